@@ -1,0 +1,210 @@
+"""A model and `optim` settings go in; the same model, adapters in place and everything else frozen, comes out.
+
+Weights of lower precision: adapters compute with float32 parameters on a bfloat16 or float16 encoder as it is. Biases
+and norms that train are float32 as well, and PyTorch's layers mix the two types under autocast only; the report says so.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from featherfit.adapters.base import ADAPTERS, Adapter, Target
+from featherfit.adapters.methods import METHODS, Method
+from featherfit.adapters.norms import norm_parameters
+from featherfit.adapters.targets import compiled, find_targets
+from featherfit.config.schema import LoraConfig
+from featherfit.errors import TargetError, did_you_mean
+
+if TYPE_CHECKING:
+    from featherfit.config.schema import OptimConfig
+    from featherfit.models.build import MultiModalModel
+    from featherfit.models.text import TextEncoder
+
+MOST_TRAINABLE = 0.5
+"""Share of the encoder above which a parameter-efficient method is refused as a mistake."""
+
+
+@dataclass(frozen=True)
+class AdapterReport:
+    """What `apply_adapters` did.
+
+    Attributes:
+        adapters: Number of adapters placed.
+        targets: Names, in the Hugging Face model, of the layers they wrap.
+        trainable: Parameters that train, the head's included.
+        notes: Plain sentences about what is unusual; each was warned of as well.
+    """
+
+    adapters: int
+    targets: list[str]
+    trainable: int
+    notes: list[str] = field(default_factory=list)
+
+
+def apply_adapters(model: MultiModalModel, optim: OptimConfig, *, seed: int) -> AdapterReport:
+    """Places adapters and decides, once and for all, what trains. Learning rates have no say in it.
+
+    Without `optim.peft` everything trains. With it the encoder is frozen except for: the adapters; biases and norms if
+    the method asks for them; the norm after the last layer, which belongs to the head (AutoMM's depth 0); and whatever
+    `optim.extra_trainable_params` names, as parameters are called in the Hugging Face model. The head always trains.
+    All that trains is float32.
+
+    Args:
+        model: Changed in place.
+        optim: `peft`, `lora` and `extra_trainable_params` are read.
+        seed: Seed of the adapters' initial weights; torch's global generator is left alone.
+
+    Raises:
+        TargetError: No target found, nothing for the method to train, or more than half of the encoder would train.
+    """
+    encoder = model.encoder
+    extra = _extra_parameters(encoder, optim.extra_trainable_params)
+    model.requires_grad_(True)
+    if optim.peft is None:
+        _to_float32(model)
+        return AdapterReport(0, [], _count(model))
+    method = METHODS[optim.peft]
+    notes = _unused_settings(optim, method)
+    chosen, more_notes = _method_parameters(encoder, optim.peft, method)
+    targets = [] if method.adapter is None else find_targets(encoder, optim.lora)
+
+    encoder.requires_grad_(False)
+    if method.adapter is not None:
+        _inject(encoder, targets, method.adapter, optim.lora, seed)
+    for parameter in (*chosen, *_final_norm(encoder), *extra):
+        parameter.requires_grad_(True)
+    _refuse_most(encoder, optim.peft)
+    notes += more_notes + _precision_note(encoder, [*chosen, *_final_norm(encoder), *extra])
+    _to_float32(model)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    return AdapterReport(len(targets), [target.name for target in targets], _count(model), notes)
+
+
+def merge_adapters(model: nn.Module) -> None:
+    """Folds every adapter into a plain linear layer, in place; outputs stay the same up to rounding."""
+    plain: dict[Adapter, nn.Linear] = {}
+    with torch.no_grad():
+        for module in list(model.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, Adapter):
+                    plain[child] = plain.get(child) or child.merged()
+                    setattr(module, name, plain[child])
+
+
+def no_decay(model: MultiModalModel) -> set[str]:
+    """Names, in `model`, of the parameters weight decay must not touch.
+
+    Biases and relative position tables, norms, and what an adapter says starts away from zero (IA3's factors, DoRA's
+    magnitudes), which decay would pull towards zero rather than towards the pretrained model.
+    """
+    tables = {id(parameter) for parameter in _bias_tables(model.encoder)}
+    names = set(norm_parameters(model))
+    for name, module in model.named_modules():
+        own = module.no_decay if isinstance(module, Adapter) else ()
+        for key, parameter in module.named_parameters(recurse=False):
+            if key == "bias" or key in own or id(parameter) in tables:
+                names.add(f"{name}.{key}" if name else key)
+    return names
+
+
+def _method_parameters(encoder: TextEncoder, peft: str, method: Method) -> tuple[list[nn.Parameter], list[str]]:
+    """Biases and norms that the method trains, and notes where there are none."""
+    biases = [p for name, p in encoder.named_parameters() if name.rpartition(".")[2] == "bias"]
+    biases = [*biases, *_bias_tables(encoder)] if method.biases else []
+    norms = list(norm_parameters(encoder).values()) if method.norms else []
+    wanted = "biases or norms" if method.norms else "biases"
+    if not method.biases or biases or norms:
+        return [*biases, *norms], []
+    if method.adapter is None:
+        raise TargetError(
+            f"optim.peft={peft!r} trains {wanted}, and this model has none. Choose a method with adapters, such as 'ia3'."
+        )
+    return [], [f"optim.peft={peft!r} asks for {wanted}, but this model has none; it trains as {method.adapter!r}."]
+
+
+def _inject(encoder: TextEncoder, targets: list[Target], adapter: str, config: LoraConfig, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    wrapped = {
+        target.linear: ADAPTERS[adapter](target, config, generator).train(target.linear.training) for target in targets
+    }
+    # A layer that several modules share is replaced in all of them; the list keeps us out of the adapters themselves.
+    for module in list(encoder.modules()):
+        for name, child in module.named_children():
+            if child in wrapped:
+                setattr(module, name, wrapped[child])
+
+
+def _final_norm(encoder: TextEncoder) -> list[nn.Parameter]:
+    path = encoder.family.final_norm
+    return [] if path is None else list(encoder.backbone.get_submodule(path).parameters())
+
+
+def _bias_tables(encoder: TextEncoder) -> list[nn.Parameter]:
+    """Embedding tables the family counts as biases, whether they stand in the encoder or in its layers."""
+    modules = dict(encoder.backbone.named_modules())
+    paths = [
+        path for table in encoder.family.bias_tables for path in (table, *(f"{at}.{table}" for at in encoder.layers()))
+    ]
+    return [parameter for path in paths if path in modules for parameter in modules[path].parameters()]
+
+
+def _extra_parameters(encoder: TextEncoder, patterns: list[str]) -> list[nn.Parameter]:
+    named = dict(encoder.backbone.named_parameters())
+    found: list[nn.Parameter] = []
+    for expression in compiled("optim.extra_trainable_params", patterns):
+        matches = [parameter for name, parameter in named.items() if expression.match(name)]
+        if not matches:
+            raise TargetError(
+                f"optim.extra_trainable_params: {expression.pattern!r} matches no parameter."
+                f"{did_you_mean(expression.pattern, named)} Names look like {next(iter(named))!r}; start an expression "
+                "with '.*' to match anywhere."
+            )
+        found += matches
+    return found
+
+
+def _unused_settings(optim: OptimConfig, method: Method) -> list[str]:
+    default = LoraConfig()
+    return [
+        f"optim.lora.{key} has no effect with optim.peft={optim.peft!r}."
+        for key, value in vars(optim.lora).items()
+        if key not in method.settings and value != getattr(default, key)
+    ]
+
+
+def _refuse_most(encoder: TextEncoder, peft: str) -> None:
+    training = {name: p.numel() for name, p in encoder.backbone.named_parameters() if p.requires_grad}
+    total = sum(parameter.numel() for parameter in encoder.parameters())
+    trainable = sum(training.values())
+    if trainable <= MOST_TRAINABLE * total:
+        return
+    largest = sorted(training, key=training.__getitem__, reverse=True)[:3]
+    raise TargetError(
+        f"optim.peft={peft!r} would train {trainable:,} of the encoder's {total:,} parameters "
+        f"({trainable / total:.0%}), more than half. The largest: "
+        f"{', '.join(f'{name} ({training[name]:,})' for name in largest)}. Narrow optim.lora.filter or "
+        "optim.extra_trainable_params, lower optim.lora.r, or set optim.peft to null to train everything."
+    )
+
+
+def _precision_note(encoder: TextEncoder, parameters: list[nn.Parameter]) -> list[str]:
+    low = sorted({str(parameter.dtype) for parameter in parameters if parameter.dtype != torch.float32})
+    if not low:
+        return []
+    return [f"The encoder is {', '.join(low)} and some of its own parameters train in float32: run it under autocast."]
+
+
+def _to_float32(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def _count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,0 +1,60 @@
+"""LoRA (Hu et al., arXiv 2106.09685): W x + b becomes W x + b + s B A x, with A (r, in) and B (out, r)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from featherfit.adapters.base import ADAPTERS, Adapter, Target, in_type_of, plain_linear
+
+if TYPE_CHECKING:
+    from featherfit.config.schema import LoraConfig
+
+
+class LoRA(Adapter):
+    """y = base(x) + scale * B A drop(x).
+
+    A starts Kaiming-uniform with a = sqrt(5), as `nn.Linear` does, and B at zero, so that y = base(x) at the start.
+    """
+
+    def __init__(self, base: nn.Linear, *, rank: int, scale: float, dropout: float, generator: torch.Generator):
+        """Adds A (rank, in) and B (out, rank) to `base`; `scale` is s, `generator` draws A on the CPU."""
+        super().__init__(base)
+        self.scale = scale
+        self.dropout = nn.Dropout(dropout)
+        self.lora_a, self.lora_b = low_rank_parameters(base, rank, generator)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in) to (..., out)."""
+        y = self.base(x)
+        return y + low_rank_product(self.dropout(x), self.lora_a, self.lora_b, self.scale).to(y.dtype)
+
+    def merged(self) -> nn.Linear:
+        """W + s B A, and the bias as it is."""
+        weight = self.base.weight.float() + self.scale * (self.lora_b @ self.lora_a)
+        return plain_linear(weight, self.base.bias, self.base)
+
+
+def low_rank_parameters(base: nn.Linear, rank: int, generator: torch.Generator) -> tuple[nn.Parameter, nn.Parameter]:
+    """A (rank, in), drawn, and B (out, rank), zero; float32 on the device of `base`."""
+    with torch.device("cpu"):
+        start = torch.empty(rank, base.in_features)
+        nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
+    device = base.weight.device
+    return nn.Parameter(start.to(device)), nn.Parameter(torch.zeros(base.out_features, rank, device=device))
+
+
+def low_rank_product(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
+    """scale * B A x for x (..., in)."""
+    return F.linear(F.linear(in_type_of(x, a), a), b) * scale
+
+
+@ADAPTERS.register("lora")
+def build_lora(target: Target, config: LoraConfig, generator: torch.Generator) -> LoRA:
+    """LoRA with s = alpha / r."""
+    scale = config.alpha / config.r
+    return LoRA(target.linear, rank=config.r, scale=scale, dropout=config.dropout, generator=generator)

@@ -1,0 +1,44 @@
+"""What was trained, out of a model and back into one: by ownership (`requires_grad`), never by name patterns."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from featherfit.errors import ArtifactError
+
+
+def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of every parameter that trains, by its name in `model`, on its own device.
+
+    No method of this version trains through buffers, so parameters are all there is.
+    """
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def load_trainable_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Puts a `trainable_state` into a model that trains exactly the same parameters.
+
+    Raises:
+        ArtifactError: Names or shapes differ; all differences are listed and nothing was changed.
+    """
+    own = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    shapes = {
+        name: f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own.keys() & state.keys()
+        if state[name].shape != own[name].shape
+    }
+    problems = [
+        f"{what}: {', '.join(sorted(names))}"
+        for what, names in (
+            ("missing", own.keys() - state.keys()),
+            ("unknown", state.keys() - own.keys()),
+            ("of another shape", shapes.values()),
+        )
+        if names
+    ]
+    if problems:
+        raise ArtifactError(f"The trained weights do not fit this model. {'; '.join(problems)}.")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(state[name])

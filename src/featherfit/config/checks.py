@@ -1,0 +1,214 @@
+"""A value for a setting goes in; the value in the setting's own type comes out, or a `ConfigError` in one line."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from featherfit.config.compat import ANY_OTHER, REFUSED_VALUES
+from featherfit.config.keys import KeyInfo
+from featherfit.config.schema import NAMED_TARGETS
+from featherfit.config.text import read_value
+from featherfit.errors import ConfigError, did_you_mean
+
+LONGEST_SHOWN = 80
+
+
+def checked(info: KeyInfo, name: str, value: Any, *, written: bool) -> Any:
+    """`value` as the setting `info` wants it.
+
+    Args:
+        info: The setting.
+        name: How the caller calls it, for messages.
+        value: What was given. Scalars of numpy count as Python's, whole floats as whole numbers, whole numbers as floats;
+            true and false are no numbers.
+        written: Whether it comes from `key=value` text. Text for a setting that is not text is read in any case.
+
+    Raises:
+        ConfigError: Wrong type, not among the choices, out of range, or otherwise not usable.
+    """
+    typed = _typed(info, name, plain(value), written)
+    allowed_here = info.choices is None or typed in info.choices
+    if not allowed_here or not _in_range(info, typed):
+        refuse(info, name, value)
+    complaint = _CHECKS[info.key](typed) if info.key in _CHECKS else None
+    if complaint is not None:
+        raise ConfigError(f"{name}={shown(value)}: {complaint}")
+    return typed
+
+
+def refuse(info: KeyInfo, name: str, value: Any) -> NoReturn:
+    """Says what is allowed instead of `value`, and why not this one if AutoMM offers it.
+
+    Raises:
+        ConfigError: Always.
+    """
+    reasons = REFUSED_VALUES.get(info.key, {})
+    known = isinstance(value, str) and value in reasons
+    reason = reasons[value] if known else reasons.get(ANY_OTHER)
+    if reason is not None:
+        raise ConfigError(f"{name}={shown(value)} is not in this version: {reason}. Allowed: {info.allowed()}.")
+    words = [choice for choice in info.choices or () if isinstance(choice, str) and choice]
+    raise ConfigError(f"{name}={shown(value)}: give {info.allowed()}.{did_you_mean(str(value).lower(), words)}")
+
+
+def shown(value: Any) -> str:
+    """`repr`, cut where it is long."""
+    text = repr(plain(value))
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
+def contradictions(flat: Mapping[str, Any]) -> list[str]:
+    """What is wrong with settings that are each right on their own; one line each."""
+    accelerator, gpus = flat.get("env.accelerator"), flat.get("env.num_gpus")
+    if (accelerator, gpus) in (("gpu", 0), ("cpu", 1)):
+        return [f"env.accelerator={accelerator!r} contradicts env.num_gpus={gpus}. Drop one of them."]
+    return []
+
+
+def plain(value: Any) -> Any:
+    """A numpy scalar as Python's; everything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
+def _typed(info: KeyInfo, name: str, value: Any, written: bool) -> Any:
+    if isinstance(value, str) and (written or not info.free_text):
+        try:
+            typed = read_value(value, info.kinds, free_text=info.free_text)
+        except ValueError:
+            refuse(info, name, value)
+    else:
+        typed = value
+    try:
+        return _as_kind(info.kinds, typed)
+    except (TypeError, ValueError, OverflowError):
+        refuse(info, name, value)
+
+
+def _as_kind(kinds: tuple[type, ...], value: Any) -> Any:
+    """`value` as the first of the kinds that takes it without loss."""
+    if value is None and type(None) in kinds:
+        return None
+    if isinstance(value, bool):
+        return _only_if(bool in kinds, value)
+    if isinstance(value, int):
+        return int(value) if int in kinds else _only_if(float in kinds, _finite(value))
+    if isinstance(value, float):
+        return _finite(value) if float in kinds else int(_only_if(int in kinds and value.is_integer(), value))
+    if isinstance(value, str):
+        return _only_if(str in kinds, str(value))
+    if isinstance(value, (list, tuple)):
+        texts = list in kinds and all(isinstance(item, str) for item in value)
+        return _only_if(texts, [str(item) for item in value])
+    return _as_weights(_only_if(dict in kinds and isinstance(value, Mapping), value))
+
+
+def _as_weights(value: Mapping[Any, Any]) -> dict[str, float]:
+    """A mapping from label to number; labels become text, as JSON has no other keys."""
+    weights = {}
+    for label, weight in value.items():
+        label, number = plain(label), plain(weight)
+        _only_if(isinstance(label, (str, int, float)) and str(label) not in weights, label)
+        weights[str(label)] = _finite(
+            _only_if(isinstance(number, (int, float)) and not isinstance(number, bool), number)
+        )
+    return weights
+
+
+def _only_if(condition: bool, value: Any) -> Any:
+    if not condition:
+        raise TypeError(value)
+    return value
+
+
+def _finite(value: float) -> float:
+    number: float = _only_if(math.isfinite(value), float(value))
+    return number
+
+
+def _in_range(info: KeyInfo, value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return True
+    return (
+        (info.low is None or value >= info.low)
+        and (info.high is None or value <= info.high)
+        and (info.above is None or value > info.above)
+    )
+
+
+def _check_names(names: list[str]) -> str | None:
+    allowed = ("hf_text", "fusion_mlp")
+    others = [name for name in names if name not in allowed]
+    if others:
+        hint = did_you_mean(others[0].lower(), allowed)
+        return f"this version models text columns and has no {', '.join(others)}.{hint} Allowed: hf_text, fusion_mlp."
+    if "hf_text" not in names or len(set(names)) < len(names):
+        return "give hf_text once; fusion_mlp may stand beside it."
+    return None
+
+
+def _check_checkpoint(name: str) -> str | None:
+    return None if name.strip() else "give a local folder, a name `featherfit checkpoints` lists, or a hub name."
+
+
+def _check_filter(value: str | list[str]) -> str | None:
+    if isinstance(value, list):
+        return _check_patterns(value)
+    if value in NAMED_TARGETS:
+        return None
+    hint = did_you_mean(value.lower(), NAMED_TARGETS)
+    return f"give one of {', '.join(NAMED_TARGETS)}, or a list of regular expressions such as [{value!r}].{hint}"
+
+
+def _check_patterns(patterns: list[str] | None) -> str | None:
+    if patterns == []:
+        return "the list is empty; give at least one regular expression, or leave the setting out."
+    return _check_regexes(patterns or [])
+
+
+def _check_regexes(patterns: list[str]) -> str | None:
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            return f"{pattern!r} is not a regular expression ({error})."
+    return None
+
+
+def _check_warmup(value: float) -> str | None:
+    if isinstance(value, int) or value <= 1:
+        return None
+    steps = f" Write {value:g} without a decimal point for {value:g} steps." if value.is_integer() else ""
+    return f"a share of all steps is at most 1.0.{steps}"
+
+
+def _check_interval(value: float) -> str | None:
+    return None if value <= 1 or value.is_integer() else "above 1 it counts steps and has to be a whole number."
+
+
+def _check_max_steps(value: int) -> str | None:
+    return "give a whole number of at least 1, or -1 for no limit." if value == 0 else None
+
+
+def _check_class_weights(value: str | dict[str, float] | None) -> str | None:
+    if isinstance(value, str):
+        return (
+            None if value == "balanced" else f"give balanced, or a mapping.{did_you_mean(value.lower(), ['balanced'])}"
+        )
+    wrong = [f"{label!r}: {weight:g}" for label, weight in (value or {}).items() if weight <= 0]
+    return f"every weight has to be above 0, not {', '.join(wrong)}." if wrong else None
+
+
+_CHECKS: dict[str, Callable[[Any], str | None]] = {
+    "model.names": _check_names,
+    "model.hf_text.checkpoint_name": _check_checkpoint,
+    "optim.lora.filter": _check_filter,
+    "optim.lora.module_filter": _check_patterns,
+    "optim.extra_trainable_params": _check_regexes,
+    "optim.warmup_steps": _check_warmup,
+    "optim.val_check_interval": _check_interval,
+    "optim.max_steps": _check_max_steps,
+    "optim.class_weights": _check_class_weights,
+}

@@ -1,0 +1,148 @@
+"""AutoMM's settings that have another name here, or that this version does not offer, each with the reason. Data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+OLD_PREFIX, NEW_PREFIX = "optimization.", "optim."
+
+RENAMED = {
+    "optim.learning_rate": "optim.lr",
+    "optim.efficient_finetune": "optim.peft",
+    "optim.loss_function": "optim.loss_func",
+    "env.num_workers_evaluation": "env.num_workers_inference",
+    "env.eval_batch_size_ratio": "env.inference_batch_size_ratio",
+    "data.label.numerical_label_preprocessing": "data.label.numerical_preprocessing",
+    "model.categorical_mlp.drop_rate": "model.categorical_mlp.dropout",
+    "model.numerical_mlp.drop_rate": "model.numerical_mlp.dropout",
+    "model.numerical_mlp.d_token": "model.numerical_mlp.token_dim",
+    "model.timm_image.max_img_num_per_col": "model.timm_image.max_image_num_per_column",
+    "model.clip.max_img_num_per_col": "model.clip.max_image_num_per_column",
+    "model.clip_image.max_img_num_per_col": "model.clip_image.max_image_num_per_column",
+    "model.fusion_mlp.weight": "model.fusion_mlp.aux_loss_weight",
+    "model.fusion_mlp.drop_rate": "model.fusion_mlp.dropout",
+    "model.fusion_transformer.n_blocks": "model.fusion_transformer.num_blocks",
+    "model.fusion_transformer.attention_n_heads": "model.fusion_transformer.attention_num_heads",
+    "model.fusion_transformer.ffn_d_hidden": "model.fusion_transformer.ffn_hidden_size",
+    "model.ft_transformer.attention_n_heads": "model.ft_transformer.attention_num_heads",
+}
+"""Old name -> name since AutoMM 1.3; `optimization.*` is `optim.*` besides."""
+
+RESPELT: dict[str, dict[Any, Any]] = {
+    "optim.peft": {"Ia3_lora_norm": "ia3_lora_norm"},
+    "env.precision": {16: "16", 32: "32"},
+    "model.hf_text.max_text_len": {None: 0},
+}
+"""Values AutoMM writes another way -> how they are written here."""
+
+ANY_OTHER = object()
+
+REFUSED_VALUES: dict[str, dict[Any, str]] = {
+    "model.hf_text.low_cpu_mem_usage": {ANY_OTHER: "weights are always loaded without a second copy in memory"},
+    "model.hf_text.text_trivial_aug_maxscale": {ANY_OTHER: "text augmentation is not offered"},
+    "optim.peft": {"conv_lora": "it works on the feature maps of image models"},
+    "optim.optim_type": {"adafactor": "it scales each step by the size of the parameter, so optim.lr would mean less"},
+    "optim.lr_schedule": {"multi_step": "AutoMM uses it for object detection only"},
+    "optim.loss_func": {
+        "focal_loss": "for rare classes there is optim.class_weights='balanced'",
+        ANY_OTHER: "the loss follows the problem type: cross entropy or mean squared error",
+    },
+    "env.num_gpus": {ANY_OTHER: "training runs on one device"},
+}
+"""Values of our own settings that AutoMM offers and this version does not."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a setting of AutoMM's is not offered, and the values that ask for what is done anyway."""
+
+    reason: str
+    harmless: tuple[Any, ...] = ()
+
+
+_NOT_TEXT = "this version models text columns, with model.hf_text"
+_NO_AUGMENTATION = "text augmentation is not offered"
+_NO_FUSION = "with a single encoder nothing is fused"
+_NO_MIXUP = "mixup is for images, and this version models text columns"
+_NO_TEMPLATES = "prompt templates are for AutoMM's t_few, which is not offered"
+_NO_LEMDA = "LeMDA augments several modalities, and this version has one"
+_NO_DEEPSPEED = "training runs on one device"
+_NO_COMPILE = "models are not compiled"
+_NO_ALIGNMENT = "there is only one modality to align"
+
+REFUSED = {
+    "model.hf_text.data_types": Refusal("the text encoder reads text columns", (["text"],)),
+    "model.hf_text.tokenizer_name": Refusal("the tokenizer is the checkpoint's own", ("hf_auto",)),
+    "model.hf_text.use_fast": Refusal("the fast tokenizer is used wherever there is one", (True,)),
+    "model.hf_text.stochastic_chunk": Refusal("a long text keeps its beginning, in every epoch the same", (False,)),
+    "model.hf_text.text_aug_detect_length": Refusal(_NO_AUGMENTATION),
+    "model.hf_text.text_train_augment_types": Refusal(_NO_AUGMENTATION, (None, [])),
+    "model.categorical_mlp.*": Refusal(_NOT_TEXT),
+    "model.numerical_mlp.*": Refusal(_NOT_TEXT),
+    "model.ner_text.*": Refusal("named entity recognition is not offered"),
+    "model.document_transformer.*": Refusal(_NOT_TEXT),
+    "model.t_few.*": Refusal("few-shot prompting is not offered; model.hf_text takes T5 encoders too"),
+    "model.timm_image.*": Refusal(_NOT_TEXT),
+    "model.mmdet_image.*": Refusal(_NOT_TEXT),
+    "model.mmocr_text_detection.*": Refusal(_NOT_TEXT),
+    "model.mmocr_text_recognition.*": Refusal(_NOT_TEXT),
+    "model.clip.*": Refusal(_NOT_TEXT),
+    "model.clip_image.*": Refusal(_NOT_TEXT),
+    "model.fusion_mlp.*": Refusal(_NO_FUSION),
+    "model.fusion_ner.*": Refusal(_NO_FUSION),
+    "model.fusion_transformer.*": Refusal(_NO_FUSION),
+    "model.ft_transformer.*": Refusal(_NOT_TEXT),
+    "model.sam.*": Refusal(_NOT_TEXT),
+    "model.meta_transformer.*": Refusal(_NOT_TEXT),
+    "data.image.*": Refusal(_NOT_TEXT),
+    "data.document.*": Refusal(_NOT_TEXT),
+    "data.text.normalize_text": Refusal("text goes to the tokenizer as it stands", (False,)),
+    "data.categorical.convert_to_text": Refusal(_NOT_TEXT, (False,)),
+    "data.categorical.*": Refusal(_NOT_TEXT),
+    "data.numerical.convert_to_text": Refusal(_NOT_TEXT, (False,)),
+    "data.numerical.*": Refusal(_NOT_TEXT),
+    "data.column_features_pooling_mode": Refusal("AutoMM uses it for few-shot classification, which is not offered"),
+    "data.mixup.turn_on": Refusal(_NO_MIXUP, (False,)),
+    "data.mixup.*": Refusal(_NO_MIXUP),
+    "data.modality_dropout": Refusal("there is only one modality to drop", (0,)),
+    "data.templates.turn_on": Refusal(_NO_TEMPLATES, (False,)),
+    "data.templates.*": Refusal(_NO_TEMPLATES),
+    "optim.track_grad_norm": Refusal("gradient norms are not recorded", (-1,)),
+    "optim.log_every_n_steps": Refusal("progress is reported after every step", (1,)),
+    "optim.lora.conv_lora_expert_num": Refusal("conv_lora works on the feature maps of image models"),
+    "optim.focal_loss.*": Refusal("for rare classes there is optim.class_weights='balanced'"),
+    "optim.mask2former_loss.*": Refusal("segmentation of images is not offered"),
+    "optim.cross_modal_align": Refusal(_NO_ALIGNMENT, (None,)),
+    "optim.cross_modal_align_weight": Refusal(_NO_ALIGNMENT, (0,)),
+    "optim.automatic_optimization": Refusal("the training loop takes its own steps", (True,)),
+    "optim.lemda.turn_on": Refusal(_NO_LEMDA, (False,)),
+    "optim.lemda.*": Refusal(_NO_LEMDA),
+    "env.num_nodes": Refusal("training runs on one machine", (1,)),
+    "env.fast_dev_run": Refusal("for a quick trial there is optim.max_steps", (False,)),
+    "env.auto_select_gpus": Refusal("the GPU is chosen for you; CUDA_VISIBLE_DEVICES narrows the choice", (True,)),
+    "env.strategy": Refusal("training runs on one device", ("auto",)),
+    "env.deepspeed_allgather_size": Refusal(_NO_DEEPSPEED),
+    "env.deepspeed_allreduce_size": Refusal(_NO_DEEPSPEED),
+    "env.compile.turn_on": Refusal(_NO_COMPILE, (False,)),
+    "env.compile.*": Refusal(_NO_COMPILE),
+    "distiller.*": Refusal("distillation is not offered"),
+    "matcher.*": Refusal("matching of pairs is not offered"),
+}
+"""Settings of AutoMM's that are not ours; `block.*` stands for every key of the block that is not named itself."""
+
+
+def current_name(key: str) -> str:
+    """The name since AutoMM 1.3 of a key that may be older."""
+    if key.startswith(OLD_PREFIX):
+        key = NEW_PREFIX + key[len(OLD_PREFIX) :]
+    return RENAMED.get(key, key)
+
+
+def refusal_of(key: str) -> Refusal | None:
+    """The refusal of a key, its own or its block's; None for a key AutoMM does not know or that is ours."""
+    if key in REFUSED:
+        return REFUSED[key]
+    parts = key.split(".")
+    blocks = (".".join(parts[:length]) for length in range(len(parts) - 1, 0, -1))
+    return next((REFUSED[f"{block}.*"] for block in blocks if f"{block}.*" in REFUSED), None)

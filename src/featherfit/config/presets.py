@@ -1,0 +1,105 @@
+"""The name of a preset goes in; the settings it stands for come out, with what the user should be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from featherfit.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named choice of settings.
+
+    Attributes:
+        meaning: One sentence.
+        overrides: Values by dotted key.
+        by_hardware: Names of the presets it stands for without and with a GPU.
+    """
+
+    meaning: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+    by_hardware: tuple[str, str] | None = None
+
+
+PRESETS: dict[str, Preset] = {
+    "medium_quality": Preset(
+        "A small English encoder, trained whole: fast.",
+        {
+            "model.hf_text.checkpoint_name": "google/electra-small-discriminator",
+            "optim.peft": None,
+            "optim.lr": 4e-4,
+        },
+    ),
+    "high_quality": Preset(
+        "A base-sized English encoder, trained whole; AutoMM's default.",
+        {"model.hf_text.checkpoint_name": "google/electra-base-discriminator", "optim.peft": None},
+    ),
+    "best_quality": Preset(
+        "A strong base-sized English encoder, trained whole, one row at a time: slow.",
+        {
+            "model.hf_text.checkpoint_name": "microsoft/deberta-v3-base",
+            "optim.peft": None,
+            "env.per_gpu_batch_size": 1,
+        },
+    ),
+    "multilingual": Preset(
+        "A multilingual encoder that suits the hardware.",
+        by_hardware=("multilingual_e5_small", "multilingual_mdeberta"),
+    ),
+    "multilingual_e5_small": Preset(
+        "A small multilingual encoder, quick on a CPU.",
+        {"model.hf_text.checkpoint_name": "intfloat/multilingual-e5-small", "optim.top_k": 1},
+    ),
+    "multilingual_mdeberta": Preset(
+        "A base-sized multilingual encoder; wants a GPU.",
+        {
+            "model.hf_text.checkpoint_name": "microsoft/mdeberta-v3-base",
+            "optim.top_k": 1,
+            "env.precision": "32",
+            "env.per_gpu_batch_size": 4,
+        },
+    ),
+}
+
+SAME_AS = {"default": "high_quality"}
+"""Other names of presets, as in AutoMM."""
+
+
+def preset_overrides(name: str | None, *, has_gpu: bool) -> tuple[dict[str, Any], list[str]]:
+    """The overrides of a preset, and notes for the user; nothing for None, which means the defaults.
+
+    Args:
+        name: Name of the preset; upper and lower case are the same.
+        has_gpu: Whether training will use a GPU.
+
+    Raises:
+        ConfigError: No such preset, or one that searches for hyperparameters.
+    """
+    if name is None:
+        return {}, []
+    if not isinstance(name, str):
+        raise ConfigError(f"presets={name!r}: give a name, one of {', '.join(PRESETS)}.")
+    plain = name.lower()
+    if plain == "hpo" or plain.endswith("_hpo"):
+        single = plain.removesuffix("hpo").removesuffix("_")
+        single = SAME_AS.get(single, single) or "high_quality"
+        instead = f" presets={single!r} trains once, with fixed settings." if single in PRESETS else ""
+        raise ConfigError(f"presets={name!r} is not in this version: hyperparameter search is not offered.{instead}")
+    plain = SAME_AS.get(plain, plain)
+    if plain not in PRESETS:
+        raise ConfigError(f"Unknown presets={name!r}.{did_you_mean(plain, PRESETS)} Allowed: {', '.join(PRESETS)}.")
+    preset = PRESETS[plain]
+    if preset.by_hardware is None:
+        return dict(preset.overrides), []
+    chosen, other = reversed(preset.by_hardware) if has_gpu else preset.by_hardware
+    note = (
+        f"presets={name!r} means {chosen!r} ({_checkpoint(chosen)}) here, because {'a' if has_gpu else 'no'} GPU is used; "
+        f"otherwise it means {other!r} ({_checkpoint(other)}). Give one of these two names to pin it."
+    )
+    return dict(PRESETS[chosen].overrides), [note]
+
+
+def _checkpoint(name: str) -> str:
+    return str(PRESETS[name].overrides["model.hf_text.checkpoint_name"])

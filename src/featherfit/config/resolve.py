@@ -1,0 +1,103 @@
+"""A preset and the user's overrides go in; the settings of the run come out, with what the user should be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from featherfit.config.checks import contradictions
+from featherfit.config.dotted import Overrides, build_config, read_overrides, to_flat
+from featherfit.config.presets import preset_overrides
+from featherfit.config.schema import DEFAULT_LR, Config
+from featherfit.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The settings of a run.
+
+    Attributes:
+        config: All settings.
+        notes: Plain sentences for the user.
+        given: Dotted keys of the user's own overrides.
+    """
+
+    config: Config
+    notes: list[str]
+    given: frozenset[str]
+
+
+def resolve_config(
+    presets: str | None, hyperparameters: Overrides, *, has_gpu: bool, base: Config | None = None
+) -> Resolved:
+    """Defaults, then the preset, then the user's overrides; the later wins.
+
+    Args:
+        presets: Name of a preset, or None.
+        hyperparameters: The user's overrides, in any form `parse_overrides` takes.
+        has_gpu: Whether the machine has a GPU that can be used.
+        base: Settings of the previous fit, to start from instead of the defaults.
+
+    Raises:
+        ConfigError: Any mistakes, all of them at once.
+    """
+    start = to_flat(base or Config())
+    user = read_overrides(hyperparameters)
+    problems = list(user.problems)
+    preset: dict[str, Any] = {}
+    notes: list[str] = []
+    try:
+        preset, notes = preset_overrides(presets, has_gpu=has_gpu and _gpu_wanted({**start, **user.values}))
+    except ConfigError as error:
+        problems = error.problems + problems
+    flat = {**start, **preset, **user.values}
+    problems += contradictions(flat)
+    if problems:
+        raise ConfigError(problems)
+
+    config = build_config(flat)
+    given = frozenset(user.values)
+    if "optim.lr" in preset:
+        origin = f"presets={presets!r}"
+    else:
+        origin = "the defaults" if base is None else "the previous fit"
+    notes += _idle_notes(flat, given) + _low_rate_notes(config, given, origin)
+    return Resolved(config, notes, given)
+
+
+def _gpu_wanted(flat: Mapping[str, Any]) -> bool:
+    return bool(flat["env.accelerator"] != "cpu" and flat["env.num_gpus"] != 0)
+
+
+def _idle_notes(flat: Mapping[str, Any], given: frozenset[str]) -> list[str]:
+    """A sentence for each setting that was given and has no effect with the others."""
+    notes = []
+    if "model.names" in given and "fusion_mlp" in flat["model.names"]:
+        notes.append("model.names: fusion_mlp builds nothing, because there is only one encoder.")
+    whole = flat["optim.peft"] is None
+    needs = {
+        "optim.lr_decay": ("optim.lr_choice", flat["optim.lr_choice"] == "layerwise_decay"),
+        "optim.lr_mult": ("optim.lr_choice", flat["optim.lr_choice"] == "two_stages"),
+        "optim.end_lr": ("optim.lr_schedule", flat["optim.lr_schedule"] != "constant"),
+        "optim.extra_trainable_params": ("optim.peft", not whole),
+        **{key: ("optim.peft", not whole) for key in flat if key.startswith("optim.lora.")},
+    }
+    for key, (other, effective) in needs.items():
+        if key in given and not effective:
+            value = "null" if flat[other] is None else repr(flat[other])
+            notes.append(f"{key} has no effect with {other}={value}.")
+    return notes
+
+
+def _low_rate_notes(config: Config, given: frozenset[str], origin: str) -> list[str]:
+    """AutoMM's usual rates are for full fine-tuning and hardly move an adapter."""
+    peft, rate = config.optim.peft, config.optim.lr
+    by_user = given & {"optim.lr", "optim.peft"}
+    if len(by_user) != 1 or peft is None or rate is None or rate >= DEFAULT_LR[peft] / 3:
+        return []
+    usual = f"whose usual rate is {DEFAULT_LR[peft]:g}"
+    if "optim.peft" in by_user:
+        return [f"optim.lr={rate:g}, from {origin}, is low for optim.peft={peft!r}, {usual}. Give optim.lr too."]
+    remedy = "Leave optim.lr out, or set optim.peft=null for AutoMM's full fine-tuning."
+    return [f"optim.lr={rate:g} is low for optim.peft={peft!r}, which comes from {origin} and {usual}. {remedy}"]

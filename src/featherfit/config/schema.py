@@ -1,0 +1,269 @@
+"""Every setting, its type, range, default and meaning. Plain frozen dataclasses; checked when built.
+
+A field is declared with `option(default, meaning, ...)`. Its dotted key is the path of attributes: the field `r` of
+`LoraConfig` is `optim.lora.r`. Names follow AutoMM's where AutoMM has the setting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def option(
+    default: Any,
+    meaning: str,
+    *,
+    choices: tuple[Any, ...] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    allowed: str | None = None,
+) -> Any:
+    """A dataclass field that carries its own documentation and range.
+
+    Args:
+        default: The default; a list is copied for each instance.
+        meaning: One sentence with the unit.
+        choices: The allowed values, if they are few.
+        low: Smallest allowed number, included.
+        high: Largest allowed number, included.
+        above: Bound every number has to exceed.
+        allowed: What messages say is allowed, where type, choices and range do not say it.
+    """
+    metadata = {
+        "meaning": meaning,
+        "choices": choices,
+        "low": low,
+        "high": high,
+        "above": above,
+        "allowed": allowed,
+    }
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def section(cls: type) -> Any:
+    """A nested block of settings."""
+    return field(default_factory=cls, metadata={"section": True})
+
+
+PEFT_METHODS = (
+    "bit_fit",
+    "norm_fit",
+    "lora",
+    "lora_bias",
+    "lora_norm",
+    "ia3",
+    "ia3_bias",
+    "ia3_norm",
+    "ia3_lora",
+    "ia3_lora_bias",
+    "ia3_lora_norm",
+    "dora",
+    "rslora",
+)
+
+NAMED_TARGETS = ("automm", "attention", "all-linear", "paper")
+"""The words `optim.lora.filter` may be, in place of regular expressions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HfTextConfig:
+    """`model.hf_text`: the pretrained text encoder."""
+
+    checkpoint_name: str = option(
+        "intfloat/multilingual-e5-small",
+        "Pretrained weights: a local folder, or a name `featherfit checkpoints` lists, or a hub name.",
+    )
+    pooling_mode: str = option(
+        "auto",
+        "How token states become one vector: the first, the mean, or the last token; auto follows the family.",
+        choices=("auto", "cls", "mean", "last"),
+    )
+    max_text_len: int = option(512, "Most tokens a row may have; 0 or less means the checkpoint's own limit.")
+    insert_sep: bool = option(True, "Put the tokenizer's separator between text columns.")
+    text_segment_num: int = option(
+        2, "Number of segment ids text columns alternate between, where the model has segments.", low=1
+    )
+    gradient_checkpointing: bool = option(False, "Recompute activations in the backward pass: less memory, more time.")
+    low_cpu_mem_usage: bool = option(
+        True, "Weights load memory-mapped, without a second copy. Always on.", choices=(True,)
+    )
+    text_trivial_aug_maxscale: float = option(
+        0.0, "Strength of random text edits. Off, and stays off in this version.", choices=(0,)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """`model`: which encoders, and their settings."""
+
+    names: list[str] = option(
+        ["hf_text"],
+        "Encoders to build. `fusion_mlp` may stand beside the only encoder and builds nothing.",
+        allowed="a list of hf_text, with or without fusion_mlp",
+    )
+    hf_text: HfTextConfig = section(HfTextConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """`data.label`: what is done to the label column."""
+
+    numerical_preprocessing: str | None = option(
+        "standardscaler", "Scaling of a regression target.", choices=("standardscaler", "minmaxscaler", None)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """`data`: how the table is read."""
+
+    label: LabelConfig = section(LabelConfig)
+    pos_label: int | float | str | bool | None = option(
+        None, "The positive class of a binary problem; default: the second in sorted order."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """`optim.lora`: where adapters go and how large they are, for every adapter method."""
+
+    filter: str | list[str] = option(
+        "automm",
+        "Target modules: a named set (automm, attention, all-linear, paper), or regular expressions that `re.match` a "
+        "linear layer's own name.",
+        allowed="one of automm, attention, all-linear, paper, or a list of regular expressions",
+    )
+    module_filter: list[str] | None = option(None, "Regular expressions that `re.match` the parent module's full name.")
+    r: int = option(8, "Rank of low-rank adapters.", low=1)
+    alpha: float = option(8.0, "Scale of low-rank adapters: alpha / r (alpha / sqrt(r) for rslora).", above=0)
+    dropout: float = option(0.0, "Dropout on the input of low-rank adapters.", low=0, high=0.99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """`optim`: what is trained, and how."""
+
+    peft: str | None = option(
+        "ia3_bias", "Parameter-efficient method, or null to train the whole encoder.", choices=(*PEFT_METHODS, None)
+    )
+    lora: LoraConfig = section(LoraConfig)
+    extra_trainable_params: list[str] = option(
+        [], "Regular expressions; encoder parameters whose full name they `re.match` train too."
+    )
+    optim_type: str = option("adamw", "Optimiser.", choices=("adamw", "adam", "sgd"))
+    lr: float | None = option(
+        None,
+        "Learning rate; default: 3e-3 for ia3, bit_fit and norm_fit, 1e-3 for low-rank methods, 1e-4 without peft.",
+        above=0,
+    )
+    lr_choice: str = option(
+        "layerwise_decay",
+        "How the rate varies over depth: times lr_decay per layer, head times lr_mult, or the same everywhere.",
+        choices=("layerwise_decay", "two_stages", "single_stage", ""),
+    )
+    lr_decay: float = option(0.9, "Factor per layer from the top for layerwise_decay.", above=0, high=1)
+    lr_mult: float = option(1.0, "Factor of the head's rate for two_stages.", above=0)
+    lr_schedule: str = option(
+        "cosine_decay",
+        "Shape of the rate over steps, from lr to end_lr.",
+        choices=("cosine_decay", "linear_decay", "polynomial_decay", "constant"),
+    )
+    end_lr: float = option(
+        0.0, "Rate at the last step, for a parameter group whose rate is lr; others in proportion.", low=0
+    )
+    warmup_steps: int | float = option(
+        0.1,
+        "Warm-up: a whole number counts steps, a fraction is a share of all steps.",
+        low=0,
+        allowed="a whole number of steps from 0 up, or a share of all steps from 0.0 to 1.0",
+    )
+    max_epochs: int = option(20, "Most passes over the training rows.", low=1)
+    max_steps: int = option(
+        -1,
+        "Most optimiser steps; -1 for no limit. Shortens the schedule too.",
+        low=-1,
+        allowed="a whole number of at least 1, or -1",
+    )
+    weight_decay: float = option(1e-3, "AdamW's decay; not applied to biases, norms and IA3 vectors.", low=0)
+    gradient_clip_val: float = option(1.0, "Largest gradient norm (or value); 0 for no clipping.", low=0)
+    gradient_clip_algorithm: str = option(
+        "norm", "Clip the whole gradient's norm or each value.", choices=("norm", "value")
+    )
+    label_smoothing: float = option(0.0, "Probability mass spread over the other classes.", low=0, high=0.99)
+    class_weights: str | dict[str, float] | None = option(
+        None,
+        "Weight of each class in the loss: null, `balanced` (inverse frequency), or a mapping from label to weight.",
+        allowed="balanced, a mapping from label to a number above 0, or null",
+    )
+    loss_func: str = option("auto", "Cross entropy or mean squared error, by problem type.", choices=("auto",))
+    patience: int = option(10, "Validations without a better score before training stops.", low=1)
+    val_check_interval: float = option(
+        0.5,
+        "Share of an epoch between validations; a whole number above 1 counts steps.",
+        above=0,
+        allowed="a share of an epoch above 0 and at most 1, or a whole number of steps above 1",
+    )
+    check_val_every_n_epoch: int = option(1, "Validate in every n-th epoch only.", low=1)
+    skip_final_val: bool = option(False, "Do not validate again at the last step if it was not due.")
+    top_k: int = option(3, "How many of the best states are kept while training.", low=1)
+    top_k_average_method: str = option(
+        "greedy_soup", "How they become the final one.", choices=("greedy_soup", "uniform_soup", "best")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvConfig:
+    """`env`: the machine."""
+
+    batch_size: int = option(128, "Rows per optimiser step.", low=1)
+    per_gpu_batch_size: int = option(8, "Rows per forward; never more than batch_size.", low=1)
+    inference_batch_size_ratio: float = option(
+        4.0, "Rows per forward at prediction, as a multiple of per_gpu_batch_size.", above=0
+    )
+    precision: str = option(
+        "auto",
+        "Arithmetic of the matrix products: auto picks bfloat16 where the hardware multiplies it natively, else float32.",
+        choices=("auto", "32", "32-true", "bf16", "bf16-mixed", "16", "16-mixed"),
+    )
+    accelerator: str = option("auto", "Device: auto takes a GPU if there is one.", choices=("auto", "cpu", "gpu"))
+    num_gpus: int = option(-1, "GPUs to use: -1 the one that is there, 0 none, 1 one.", low=-1, high=1)
+    num_workers: int = option(
+        0, "Processes that assemble training batches; rows are tokenized once beforehand, so 0 is best.", low=0
+    )
+    num_workers_inference: int = option(0, "The same at prediction.", low=0)
+    deterministic: bool = option(False, "Use only deterministic algorithms.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings of a run."""
+
+    model: ModelConfig = section(ModelConfig)
+    data: DataConfig = section(DataConfig)
+    optim: OptimConfig = section(OptimConfig)
+    env: EnvConfig = section(EnvConfig)
+
+    def learning_rate(self) -> float:
+        """`optim.lr`, or the default of the chosen method."""
+        if self.optim.lr is not None:
+            return self.optim.lr
+        return DEFAULT_LR[self.optim.peft]
+
+    def micro_batch_size(self) -> int:
+        """Rows per training forward: `per_gpu_batch_size`, at most `batch_size`."""
+        return min(self.env.per_gpu_batch_size, self.env.batch_size)
+
+    def inference_batch_size(self) -> int:
+        """Rows per prediction forward, a whole number of at least 1."""
+        return max(1, round(self.env.per_gpu_batch_size * self.env.inference_batch_size_ratio))
+
+
+DEFAULT_LR: dict[str | None, float] = {
+    None: 1e-4,
+    **{name: 1e-3 for name in PEFT_METHODS},
+    **{name: 3e-3 for name in ("ia3", "ia3_bias", "ia3_norm", "bit_fit", "norm_fit")},
+}

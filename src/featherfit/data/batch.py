@@ -1,0 +1,93 @@
+"""Token rows go in; batches come out: which rows go together, and their padded tensors.
+
+Rows of similar length share a forward, so that little is spent on padding. What trains together depends on the seed and
+the epoch only, and what is predicted together depends on the rows only, never on their order in the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from featherfit.data.processors.text import TokenizedRows
+from featherfit.types import Batch
+
+
+def collate(
+    rows: TokenizedRows,
+    index: Sequence[int] | np.ndarray,
+    pad_id: int,
+    labels: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+) -> Batch:
+    """Tensors of the rows at positions `index`, padded on the right to the longest of them.
+
+    Args:
+        rows: All rows.
+        index: Positions in `rows`, (B,), at least one.
+        pad_id: Token to pad with.
+        labels: Class ids or scaled targets of all rows, (rows,).
+        weights: Loss weights of all rows, (rows,).
+
+    Returns:
+        A batch of B rows and L tokens, L the longest row's length.
+    """
+    positions = np.asarray(index, dtype=np.int64)
+    lengths = rows.lengths[positions]
+    shape = (len(positions), int(lengths.max()))
+    input_ids = np.full(shape, pad_id, dtype=np.int64)
+    segments = None if rows.segments is None else np.zeros(shape, dtype=np.int64)
+    for line, position in enumerate(positions):
+        input_ids[line, : lengths[line]] = rows.ids[position]
+        if segments is not None and rows.segments is not None:
+            segments[line, : lengths[line]] = rows.segments[position]
+    mask = (np.arange(shape[1]) < lengths[:, None]).astype(np.int64)
+    return Batch(
+        input_ids=torch.from_numpy(input_ids),
+        attention_mask=torch.from_numpy(mask),
+        token_type_ids=None if segments is None else torch.from_numpy(segments),
+        labels=None if labels is None else torch.from_numpy(labels[positions]),
+        weights=None if weights is None else torch.from_numpy(weights[positions].astype(np.float32)),
+        rows=torch.from_numpy(positions),
+    )
+
+
+def training_batches(
+    lengths: np.ndarray, batch_size: int, micro_batch_size: int, *, seed: int, epoch: int
+) -> list[list[np.ndarray]]:
+    """One epoch's optimiser steps, each a list of micro-batches of row positions.
+
+    A step is a random batch of `batch_size` rows; only the last may be smaller. Within a step rows are sorted by length,
+    longest first, and cut into micro-batches: less padding, the same gradient.
+
+    Args:
+        lengths: Tokens per row, (rows,).
+        batch_size: Rows per step, at least 1.
+        micro_batch_size: Most rows per forward, at least 1.
+        seed: Together with `epoch` decides the order.
+        epoch: Which pass over the rows this is.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(len(lengths))
+    steps = []
+    for start in range(0, len(order), batch_size):
+        step = order[start : start + batch_size]
+        step = step[np.argsort(-lengths[step], kind="stable")]
+        steps.append([step[first : first + micro_batch_size] for first in range(0, len(step), micro_batch_size)])
+    return steps
+
+
+def inference_batches(rows: TokenizedRows, batch_size: int) -> list[np.ndarray]:
+    """Positions of all rows in batches of `batch_size`, sorted by length and then by content.
+
+    The same rows make the same batches in whatever order the table holds them, so that a row's rounding errors do not
+    depend on that order either.
+    """
+
+    def content(position: int) -> tuple[int, bytes, bytes]:
+        segments = b"" if rows.segments is None else rows.segments[position].tobytes()
+        return int(rows.lengths[position]), rows.ids[position].tobytes(), segments
+
+    order = np.array(sorted(range(len(rows)), key=content), dtype=np.int64)
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -1,0 +1,101 @@
+"""A table, its schema and fitted processors go in; a `Dataset` of token ids, labels and weights comes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from featherfit.data.processors.label import LabelProcessor
+from featherfit.data.processors.text import TextProcessor, TokenizedRows
+from featherfit.data.schema import Schema
+from featherfit.errors import ConfigError, DataError, did_you_mean
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Rows ready for batching.
+
+    Attributes:
+        rows: Token ids of each row.
+        labels: Class ids (rows,) int64 or scaled targets (rows,) float32; None at prediction.
+        weights: Weight of each row in the loss, (rows,) float32; None for equal weights.
+        index: The table's index.
+    """
+
+    rows: TokenizedRows
+    labels: np.ndarray | None
+    weights: np.ndarray | None
+    index: pd.Index
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def make_dataset(
+    frame: pd.DataFrame,
+    schema: Schema,
+    text: TextProcessor,
+    label: LabelProcessor | None,
+    class_weights: str | Mapping[str, float] | None = None,
+) -> Dataset:
+    """Tokenizes a table and encodes its label.
+
+    Args:
+        frame: The table; it is not changed.
+        schema: Names the label column.
+        text: For the schema's text columns.
+        label: None to leave the label alone, as at prediction.
+        class_weights: `optim.class_weights`; for training tables only.
+
+    Raises:
+        DataError: Columns are missing or hold what cannot be used.
+        ConfigError: `class_weights` that do not fit the classes.
+    """
+    if label is not None and schema.label not in frame.columns:
+        raise DataError(
+            f"The table has no label column {schema.label!r}.{did_you_mean(str(schema.label), frame.columns)} "
+            f"Columns: {', '.join(map(str, frame.columns))}."
+        )
+    labels = None if label is None else label.encode(frame[schema.label])
+    weights = None
+    if class_weights is not None and label is not None and labels is not None:
+        if label.problem_type == "regression":
+            raise ConfigError(
+                "optim.class_weights is for classification, and this problem is regression. Leave it out."
+            )
+        weights = _class_weights(label, labels, class_weights)[labels]
+    return Dataset(text(frame), labels, weights, frame.index)
+
+
+def _class_weights(label: LabelProcessor, ids: np.ndarray, wanted: str | Mapping[str, float]) -> np.ndarray:
+    """Weight of each class, (C,) float32.
+
+    `balanced` is rows / (C * rows of the class), as in scikit-learn: the mean weight of the rows is 1. In a mapping, a
+    label that is not text may be written as text, and classes that are not named weigh 1.
+    """
+    classes = label.classes.tolist()
+    if isinstance(wanted, str):
+        if wanted != "balanced":
+            raise ConfigError(f"optim.class_weights={wanted!r} is unknown. Allowed: balanced, a mapping, null.")
+        counts = np.bincount(ids, minlength=len(classes))
+        return (len(ids) / (len(classes) * np.maximum(counts, 1))).astype(np.float32)
+    positions = {str(name): position for position, name in enumerate(classes)}
+    weights = np.ones(len(classes), dtype=np.float32)
+    problems = []
+    for name, weight in wanted.items():
+        if str(name) not in positions:
+            problems.append(
+                f"optim.class_weights names {name!r}, which is not a class.{did_you_mean(str(name), positions)} "
+                f"Classes: {', '.join(map(repr, classes))}."
+            )
+        elif not (isinstance(weight, (int, float)) and math.isfinite(weight) and weight > 0):
+            problems.append(f"optim.class_weights[{name!r}]={weight!r} has to be a number above 0.")
+        else:
+            weights[positions[str(name)]] = weight
+    if problems:
+        raise ConfigError(problems)
+    return weights

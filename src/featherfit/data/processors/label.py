@@ -1,0 +1,188 @@
+"""The label column goes in; class ids or scaled targets come out, and the way back. Its state is JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from featherfit.data.labels import Labels, as_numbers, missing_problem, read_labels, unknown_pos_label
+from featherfit.data.messages import count, some
+from featherfit.data.problem_type import contradiction
+from featherfit.errors import ConfigError, DataError
+from featherfit.types import ProblemType
+
+
+@dataclass(frozen=True, eq=False)
+class LabelProcessor:
+    """Turns labels into numbers to train on and predictions back into labels.
+
+    Build it with `LabelProcessor.fit(...)`.
+
+    Attributes:
+        problem_type: What the label is.
+        classes: The original labels in id order, (C,): sorted, but a `pos_label` has id 1. Empty for regression.
+        center, scale: A regression target y is trained on as (y - center) / scale.
+    """
+
+    problem_type: ProblemType
+    classes: np.ndarray = field(default_factory=lambda: np.array([], dtype=object))
+    center: float = 0.0
+    scale: float = 1.0
+
+    @classmethod
+    def fit(
+        cls,
+        column: pd.Series,
+        problem_type: ProblemType,
+        pos_label: Any = None,
+        numerical_preprocessing: str | None = "standardscaler",
+    ) -> LabelProcessor:
+        """Learns classes or scale from a training label column.
+
+        Args:
+            column: The labels; none may be missing.
+            problem_type: From the schema.
+            pos_label: Class of a binary problem that gets id 1; default: the second in sorted order.
+            numerical_preprocessing: Scaling of a regression target: `standardscaler` (mean 0, standard deviation 1),
+                `minmaxscaler` (0 to 1) or None.
+
+        Raises:
+            DataError: Missing, mixed, constant or infinite labels, or an unknown `pos_label`.
+            ConfigError: `pos_label` for a problem that is not binary, or an unknown scaling.
+        """
+        labels = _complete(column)
+        problem = contradiction(str(column.name), labels, problem_type, f"problem_type is {problem_type!r}")
+        if problem:
+            raise DataError(problem)
+        if pos_label is not None and problem_type != "binary":
+            raise ConfigError(
+                f"data.pos_label={pos_label!r} is for binary problems, and this one is {problem_type}. Leave it out."
+            )
+        if problem_type == "regression":
+            center, scale = _scaling(as_numbers(labels), numerical_preprocessing)
+            return cls(problem_type, center=center, scale=scale)
+        ordered = sorted(set(labels.values))
+        if pos_label is not None:
+            if pos_label not in ordered:
+                raise DataError(unknown_pos_label(pos_label, ordered))
+            ordered = sorted(ordered, key=lambda label: label == pos_label)
+        try:
+            classes = np.array(ordered, dtype=_class_dtype(column.dtype, labels.kind))
+        except OverflowError as error:
+            raise DataError(
+                f"Label column {column.name!r} has integers beyond 64 bits. Make them text: .astype(str)."
+            ) from error
+        return cls(problem_type, classes)
+
+    @property
+    def positive_class(self) -> Any:
+        """The label with id 1 of a binary problem, as Python writes it; None otherwise."""
+        return self.classes.tolist()[1] if self.problem_type == "binary" else None
+
+    @cached_property
+    def _ids(self) -> dict[Any, int]:
+        return {label: position for position, label in enumerate(self.classes.tolist())}
+
+    def encode(self, column: pd.Series) -> np.ndarray:
+        """Class ids (rows,) int64, or scaled targets (rows,) float32.
+
+        Raises:
+            DataError: Missing labels, labels training has not seen, or targets that are not finite numbers.
+        """
+        labels = _complete(column)
+        if self.problem_type == "regression":
+            numbers = as_numbers(labels)
+            bad = ~np.isfinite(numbers)
+            if bad.any():
+                values = list(dict.fromkeys(value for value, wrong in zip(labels.values, bad, strict=True) if wrong))
+                raise DataError(
+                    f"Label column {column.name!r} is not a finite number in {count(int(bad.sum()), 'row')} "
+                    f"(index {some(labels.index[bad])}; values {some(values)})."
+                )
+            return ((numbers - self.center) / self.scale).astype(np.float32)
+        ids = np.array([self._ids.get(value, -1) for value in labels.values], dtype=np.int64)
+        if (ids < 0).any():
+            raise DataError(self._unknown(str(column.name), labels, ids < 0))
+        return ids
+
+    def _unknown(self, name: str, labels: Labels, unknown: np.ndarray) -> str:
+        counts = Counter(value for value, bad in zip(labels.values, unknown, strict=True) if bad)
+        listed = ", ".join(f"{value!r} ({count(times, 'row')})" for value, times in counts.most_common())
+        known = self.classes.tolist()
+        hint = ""
+        if all(str(value) in set(map(str, known)) for value in counts):
+            hint = " They differ in type only: give the label the type it had in training."
+        return (
+            f"Label column {name!r} has {count(len(counts), 'label')} that training has not seen: {listed}; "
+            f"index {some(labels.index[unknown])}. Known: {', '.join(map(repr, known))}.{hint}"
+        )
+
+    def decode(self, ids: np.ndarray) -> np.ndarray:
+        """Original labels of class ids, any shape, in the dtype they had (text as objects)."""
+        return self.classes[np.asarray(ids)]
+
+    def inverse_scale(self, values: np.ndarray) -> np.ndarray:
+        """Targets in the label's own unit, float64, of scaled predictions of any shape."""
+        return np.asarray(values, dtype=np.float64) * self.scale + self.center
+
+    def to_json(self) -> dict[str, Any]:
+        """The state as JSON values; floats survive exactly."""
+        return {
+            "problem_type": self.problem_type,
+            "classes": self.classes.tolist(),
+            "dtype": self.classes.dtype.name,
+            "center": self.center,
+            "scale": self.scale,
+        }
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> LabelProcessor:
+        """What `to_json` gave."""
+        classes = np.array(state["classes"], dtype=state["dtype"])
+        return cls(state["problem_type"], classes, state["center"], state["scale"])
+
+
+def _complete(column: pd.Series) -> Labels:
+    labels = read_labels(column)
+    if len(labels.missing):
+        raise DataError(missing_problem(str(column.name), labels))
+    return labels
+
+
+def _scaling(numbers: np.ndarray, method: str | None) -> tuple[float, float]:
+    """`(center, scale)` of a target; the standard deviation is the population's, as in scikit-learn."""
+    if method == "standardscaler":
+        with np.errstate(over="ignore", invalid="ignore"):  # checked below
+            center, scale = float(numbers.mean()), float(numbers.std())
+    elif method == "minmaxscaler":
+        with np.errstate(over="ignore"):
+            center, scale = float(numbers.min()), float(np.ptp(numbers))
+    elif method is None:
+        center, scale = 0.0, 1.0
+    else:
+        raise ConfigError(
+            f"data.label.numerical_preprocessing={method!r} is unknown. Allowed: standardscaler, minmaxscaler, null."
+        )
+    if not (np.isfinite(center) and np.isfinite(scale) and scale > 0):
+        raise DataError(
+            f"The label cannot be scaled: its numbers reach from {numbers.min()} to {numbers.max()}, beyond float64's "
+            "precision. Give it in another unit."
+        )
+    return center, scale
+
+
+def _class_dtype(dtype: Any, kind: str) -> np.dtype:
+    """NumPy dtype in which classes come back: the column's own where NumPy has it, else Python's."""
+    if isinstance(dtype, pd.CategoricalDtype):
+        dtype = dtype.categories.dtype
+    own = getattr(dtype, "numpy_dtype", dtype)
+    kinds = {"boolean": "b", "integer": "iu", "float": "f", "text": ""}[kind]
+    if isinstance(own, np.dtype) and own.kind in kinds and kinds:
+        return own
+    return np.dtype({"boolean": np.bool_, "integer": np.int64, "float": np.float64, "text": object}[kind])

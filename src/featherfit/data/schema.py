@@ -1,0 +1,218 @@
+"""A training DataFrame goes in; a `Schema` (what each column is and why, the label, the problem type) comes out.
+
+Everything wrong with the table is reported in one DataError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from featherfit.data.column_types import COLUMN_TYPES, describe, infer_column_type
+from featherfit.data.labels import read_labels, unknown_pos_label
+from featherfit.data.messages import raise_all, some
+from featherfit.data.problem_type import check_problem_type, infer_problem_type
+from featherfit.errors import DataError, UnsupportedError, did_you_mean
+from featherfit.types import ColumnType, ProblemType
+
+UNSUPPORTED_COLUMN_TYPES: dict[str, str] = {
+    "image_path": "there are no image models in this version",
+    "image_bytearray": "there are no image models in this version",
+    "image_base64_str": "there are no image models in this version",
+    "image": "there are no image models in this version",
+    "document": "there are no document models in this version",
+    "document_image": "there are no document models in this version",
+    "document_pdf": "there are no document models in this version",
+    "text_ner": "labels for single words are not offered yet",
+    "ner_annotation": "labels for single words are not offered yet",
+    "rois": "there are no detection models in this version",
+    "semantic_segmentation_gt": "there are no image models in this version",
+    "semantic_segmentation_img": "there are no image models in this version",
+}
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a table means.
+
+    Attributes:
+        columns: Type of every feature column, in the order of the table; the label is not among them.
+        reasons: One plain sentence for each of them.
+        label: Name of the label column; None where nothing is to be predicted.
+        problem_type: Type of the problem; None without a label.
+        problem_reason: One plain sentence for the problem type.
+    """
+
+    columns: dict[str, ColumnType]
+    reasons: dict[str, str]
+    label: str | None
+    problem_type: ProblemType | None
+    problem_reason: str = ""
+
+    @property
+    def text_columns(self) -> list[str]:
+        """The columns the model reads, sorted by name as AutoMM joins them."""
+        return sorted(name for name, column_type in self.columns.items() if column_type == "text")
+
+    @property
+    def ignored(self) -> list[str]:
+        """The other feature columns, which this version does not model."""
+        return [name for name, column_type in self.columns.items() if column_type != "text"]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> Schema:
+        """What `to_json` gave."""
+        return cls(
+            dict(state["columns"]),
+            dict(state["reasons"]),
+            state["label"],
+            state["problem_type"],
+            state["problem_reason"],
+        )
+
+
+def infer_schema(
+    frame: pd.DataFrame,
+    label: str | None,
+    *,
+    column_types: Mapping[str, str] | None = None,
+    problem_type: str | None = None,
+    pos_label: Any = None,
+    eval_metric: str | None = None,
+) -> Schema:
+    """Reads a training table.
+
+    Args:
+        frame: The rows to learn from; only these decide, never validation rows.
+        label: Column to predict, or None.
+        column_types: Types that are known better, by column; they win over inference. For the label, `numerical` asks
+            for regression and `categorical` for classification.
+        problem_type: `binary`, `multiclass`, `regression`, `classification` (one of the first two), or None to infer.
+        pos_label: The positive class; has to occur in the label.
+        eval_metric: Name of a metric; one for regression settles a problem type of None.
+
+    Raises:
+        UnsupportedError: A problem or column type that AutoMM has and this version does not.
+        DataError: Everything else that is wrong, all at once.
+    """
+    given = dict(column_types or {})
+    problems = _check_table(frame, label) + _check_column_types(frame, given)
+    try:
+        wanted = check_problem_type(problem_type)
+    except DataError as error:
+        problems.append(str(error))
+    raise_all(DataError, problems, "the training data")
+
+    resolved, problem_reason, problems = None, "", []
+    if label is not None:
+        wanted, problems = _check_label_type(label, given.pop(label, None), wanted)
+        resolved, why, more = infer_problem_type(frame[label], wanted, eval_metric)
+        problems += more or _check_pos_label(frame[label], resolved, pos_label)
+        problem_reason = f"The problem is {resolved} because {why}."
+    elif wanted is not None or pos_label is not None:
+        problems.append("problem_type and data.pos_label need a label; name the column to predict.")
+
+    columns: dict[str, ColumnType] = {}
+    reasons: dict[str, str] = {}
+    for name in frame.columns:
+        if name == label:
+            continue
+        if name in given:
+            columns[name], why = given[name], "column_types says so"  # type: ignore[assignment]
+        else:
+            columns[name], why = infer_column_type(frame[name])
+        reasons[name] = describe(name, columns[name], why)
+        if columns[name] == "text" and frame[name].isna().all():
+            problems.append(f"Column {name!r} is to be text, but all its values are missing.")
+    schema = Schema(columns, reasons, label, resolved, problem_reason)
+    problems += _check_text(schema)
+    raise_all(DataError, problems, "the training data")
+    return schema
+
+
+def _check_label_type(label: str, label_type: str | None, wanted: str | None) -> tuple[str | None, list[str]]:
+    """The problem type that `column_types` asks for by the label's type, and what is wrong with that."""
+    if label_type is None:
+        return wanted, []
+    asked = {"numerical": "regression", "categorical": "classification"}.get(label_type)
+    if asked is None:
+        return wanted, [f"column_types[{label!r}]={label_type!r}: a label is numerical or categorical."]
+    if wanted is not None and (wanted == "regression") != (asked == "regression"):
+        return wanted, [
+            f"column_types[{label!r}]={label_type!r} contradicts problem_type={wanted!r}. Drop one of them."
+        ]
+    return wanted or asked, []
+
+
+def _check_table(frame: pd.DataFrame, label: str | None) -> list[str]:
+    """Rows there, names usable, label among the columns."""
+    names = list(frame.columns)
+    if any(not isinstance(name, str) for name in names):
+        odd = [name for name in names if not isinstance(name, str)]
+        return [
+            f"Column names have to be text, but some are not: {some(odd)}. Set frame.columns = frame.columns.map(str)."
+        ]
+    problems = []
+    if frame.columns.has_duplicates:
+        problems.append(f"More than one column is named {some(frame.columns[frame.columns.duplicated()].unique())}.")
+    if len(frame) == 0:
+        problems.append("The table has no rows.")
+    if label is not None and label not in names:
+        problems.append(f"There is no label column {label!r}.{did_you_mean(label, names)} Columns: {', '.join(names)}.")
+    elif label is not None and len(names) == 1:
+        problems.append(f"The table has only the label column {label!r}; add a column of text.")
+    return problems
+
+
+def _check_column_types(frame: pd.DataFrame, given: dict[str, str]) -> list[str]:
+    """Known columns with known types.
+
+    Raises:
+        UnsupportedError: A type only AutoMM has.
+    """
+    refused = [
+        f"column_types[{name!r}]={column_type!r} is not supported: {UNSUPPORTED_COLUMN_TYPES[str(column_type)]}."
+        for name, column_type in given.items()
+        if str(column_type) in UNSUPPORTED_COLUMN_TYPES
+    ]
+    raise_all(UnsupportedError, refused, "column_types")
+    problems = []
+    for name, column_type in given.items():
+        if name not in frame.columns:
+            problems.append(
+                f"column_types names {name!r}, which is not a column.{did_you_mean(name, frame.columns)} "
+                f"Columns: {', '.join(map(str, frame.columns))}."
+            )
+        if column_type not in COLUMN_TYPES:
+            problems.append(
+                f"column_types[{name!r}]={column_type!r} is no column type.{did_you_mean(column_type, COLUMN_TYPES)} "
+                f"Allowed: {', '.join(COLUMN_TYPES)}."
+            )
+    return problems
+
+
+def _check_pos_label(column: pd.Series, problem_type: str | None, pos_label: Any) -> list[str]:
+    if pos_label is None:
+        return []
+    if problem_type != "binary":
+        return [f"data.pos_label={pos_label!r} is for binary problems, and this one is {problem_type}. Leave it out."]
+    classes = sorted(set(read_labels(column).values))
+    if pos_label not in classes:
+        return [unknown_pos_label(pos_label, classes)]
+    return []
+
+
+def _check_text(schema: Schema) -> list[str]:
+    if schema.text_columns or not schema.columns:
+        return []  # a table without features has been refused before
+    first = next(iter(schema.columns))
+    lines = "\n".join(f"    {schema.reasons[name]}" for name in schema.columns)
+    message = f"No text column, and this version models text only.\n{lines}\n"
+    return [f"{message}    If one of them is text, say so: column_types={{{first!r}: 'text'}}."]

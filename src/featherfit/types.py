@@ -1,0 +1,91 @@
+"""The words and small records every layer shares. Imports nothing heavy.
+
+Shapes: B rows in a batch, L tokens, C classes (1 for regression), D width of an embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+ProblemType = Literal["binary", "multiclass", "regression"]
+ColumnType = Literal["text", "numerical", "categorical", "datetime", "identifier", "null"]
+PoolingMode = Literal["cls", "mean", "last"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward's worth of rows.
+
+    Attributes:
+        input_ids: Token ids, (B, L) int64, padded on the right.
+        attention_mask: 1 for a token and 0 for padding, (B, L) int64.
+        token_type_ids: Segment of each token, (B, L) int64, or None where the model has no segments.
+        labels: Class ids (B,) int64, or scaled targets (B,) float32, or None at prediction.
+        weights: Weight of each row in the loss, (B,) float32, or None for equal weights.
+        rows: Position of each row in the table, (B,) int64.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    token_type_ids: torch.Tensor | None
+    labels: torch.Tensor | None
+    weights: torch.Tensor | None
+    rows: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on `device`."""
+
+        def move(tensor: torch.Tensor | None) -> torch.Tensor | None:
+            return None if tensor is None else tensor.to(device)
+
+        return Batch(
+            self.input_ids.to(device),
+            self.attention_mask.to(device),
+            move(self.token_type_ids),
+            move(self.labels),
+            move(self.weights),
+            self.rows.to(device),
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What the training loop tells its caller after every optimiser step.
+
+    Attributes:
+        step: Optimiser steps taken so far, from 1.
+        total_steps: Steps planned.
+        epoch: Epochs finished or under way, from 1.
+        loss: Mean training loss of the step's rows.
+        rows: Rows trained on so far.
+        seconds: Seconds since training began.
+        learning_rate: The highest learning rate of the step.
+        score: Validation score if the model was validated after this step, else None.
+    """
+
+    step: int
+    total_steps: int
+    epoch: int
+    loss: float
+    rows: int
+    seconds: float
+    learning_rate: float
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Numbers of parameters and megabytes (1e6 bytes), as the table before training shows them."""
+
+    total: int
+    trainable: int
+    megabytes: float
+    adapters: int = 0
+    by_part: dict[str, tuple[int, int]] = field(default_factory=dict)

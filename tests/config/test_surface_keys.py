@@ -1,0 +1,59 @@
+"""The public settings, frozen: a key that comes or goes has to come or go here too."""
+
+import pytest
+
+from featherfit.config.dotted import build_config, known_keys
+from featherfit.config.schema import DEFAULT_LR, PEFT_METHODS, Config
+
+KEYS = {
+    "model": "names",
+    "model.hf_text": """checkpoint_name pooling_mode max_text_len insert_sep text_segment_num gradient_checkpointing
+        low_cpu_mem_usage text_trivial_aug_maxscale""",
+    "data.label": "numerical_preprocessing",
+    "data": "pos_label",
+    "optim": """peft extra_trainable_params optim_type lr lr_choice lr_decay lr_mult lr_schedule end_lr warmup_steps
+        max_epochs max_steps weight_decay gradient_clip_val gradient_clip_algorithm label_smoothing class_weights loss_func
+        patience val_check_interval check_val_every_n_epoch skip_final_val top_k top_k_average_method""",
+    "optim.lora": "filter module_filter r alpha dropout",
+    "env": """batch_size per_gpu_batch_size inference_batch_size_ratio precision accelerator num_gpus num_workers
+        num_workers_inference deterministic""",
+}
+
+
+def test_the_keys_are_exactly_these():
+    assert set(known_keys()) == {f"{block}.{name}" for block, names in KEYS.items() for name in names.split()}
+
+
+@pytest.mark.parametrize("info", known_keys().values(), ids=lambda info: info.key)
+def test_every_setting_is_documented_and_typed(info):
+    assert len(info.meaning) > 8
+    assert info.meaning.endswith(".")
+    assert set(info.kinds) <= {bool, int, float, str, list, dict, type(None)}
+    assert type(info.default) in info.kinds
+    assert info.allowed()
+
+
+@pytest.mark.parametrize("info", known_keys().values(), ids=lambda info: info.key)
+def test_every_default_passes_its_own_checks(info):
+    assert build_config({info.key: info.default}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("info", "choice"),
+    [(info, choice) for info in known_keys().values() for choice in info.choices or ()],
+    ids=lambda part: getattr(part, "key", str(part)),
+)
+def test_every_choice_is_accepted(info, choice):
+    build_config({info.key: choice})
+
+
+def test_every_method_has_a_learning_rate():
+    assert set(DEFAULT_LR) == {None, *PEFT_METHODS}
+    assert (DEFAULT_LR[None], DEFAULT_LR["lora"], DEFAULT_LR["ia3_bias"]) == (1e-4, 1e-3, 3e-3)
+
+
+def test_named_targets_are_those_the_families_know():
+    from featherfit.checkpoints.families import TARGET_SETS
+    from featherfit.config.schema import NAMED_TARGETS
+
+    assert NAMED_TARGETS == TARGET_SETS
