@@ -88,6 +88,11 @@ class HfTextConfig:
         2, "Number of segment ids text columns alternate between, where the model has segments.", low=1
     )
     gradient_checkpointing: bool = option(False, "Recompute activations in the backward pass: less memory, more time.")
+    dropout: str = option(
+        "auto",
+        "The checkpoint's own dropout while training: auto is off when adapters train and on when the encoder does.",
+        choices=("auto", "on", "off"),
+    )
     low_cpu_mem_usage: bool = option(
         True, "Weights load memory-mapped, without a second copy. Always on.", choices=(True,)
     )

@@ -89,6 +89,15 @@ class TextEncoder(nn.Module):
 
         return {name: depth(name) for name, _ in self.named_parameters()}
 
+    def disable_dropout(self) -> None:
+        """Turns off every dropout of the backbone, also where a module keeps its rate as a plain number."""
+        for module in self.backbone.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+            for name in ("dropout", "attention_dropout", "dropout_prob", "dropout_rate"):
+                if isinstance(getattr(module, name, None), float):
+                    setattr(module, name, 0.0)
+
     def enable_gradient_checkpointing(self) -> None:
         """Recomputes activations in the backward pass. Non-reentrant, so frozen embeddings do no harm.
 

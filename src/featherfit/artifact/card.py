@@ -1,0 +1,43 @@
+"""A `Fitted` goes in, the text of its model card comes out."""
+
+from __future__ import annotations
+
+from featherfit.artifact.fitted import Fitted
+from featherfit.models.build import model_size
+
+
+def model_card(fitted: Fitted, standalone: bool) -> str:
+    """Markdown that says what the artifact is, on what it stands and how to use it."""
+    size = model_size(fitted.model)
+    label, schema = fitted.label, fitted.schema
+    task = f"{label.problem_type} on `{schema.label}`"
+    if label.problem_type != "regression":
+        task += f", classes {', '.join(map(repr, label.classes.tolist()))}"
+    weights = (
+        "Everything needed is in this folder."
+        if standalone
+        else f"The pretrained weights are not in this folder; `{fitted.checkpoint.name}` has to be at hand, with "
+        f"fingerprint `{fitted.checkpoint.fingerprint}`."
+    )
+    results = "\n".join(f"- {key}: {value}" for key, value in fitted.summary.items())
+    return f"""# Predictor for `{schema.label}`
+
+Made with featherfit: {task}. Reads the text columns {", ".join(f"`{name}`" for name in schema.text_columns)}.
+
+- checkpoint: `{fitted.checkpoint.name}`
+- method: {fitted.config.optim.peft or "full fine-tuning"}
+- trained: {size.trainable:,} of {size.total:,} parameters
+
+{weights}
+
+```python
+from featherfit import MultiModalPredictor
+
+predictor = MultiModalPredictor.load("PATH OF THIS FOLDER")
+predictor.predict(table)
+```
+
+## Training
+
+{results}
+"""

@@ -1,0 +1,67 @@
+"""Everything a fitted predictor consists of, in one record that is never half-filled; and how its model is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from featherfit.adapters.apply import apply_adapters
+from featherfit.checkpoints import Checkpoint
+from featherfit.config.schema import Config
+from featherfit.data.processors.label import LabelProcessor
+from featherfit.data.processors.text import TextProcessor
+from featherfit.data.schema import Schema
+from featherfit.models.build import MultiModalModel, build_model
+from featherfit.training.device import Device
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted predictor.
+
+    Attributes:
+        config: All settings, the checkpoint's resolved name included.
+        schema: Column types, label and problem type.
+        label: Labels to numbers and back.
+        text: Text columns to token ids.
+        checkpoint: The pretrained weights the model stands on.
+        model: Encoder, adapters and head.
+        device: Where it runs.
+        eval_metric: Metric `evaluate` computes by default.
+        validation_metric: Metric that chose the weights.
+        summary: What training came to, as JSON values.
+    """
+
+    config: Config
+    schema: Schema
+    label: LabelProcessor
+    text: TextProcessor
+    checkpoint: Checkpoint
+    model: MultiModalModel
+    device: Device
+    eval_metric: str
+    validation_metric: str
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+def outputs_of(label: LabelProcessor) -> int:
+    """Width of the head: one per class, or one for regression."""
+    return 1 if label.problem_type == "regression" else len(label.classes)
+
+
+def new_model(config: Config, checkpoint: Checkpoint, outputs: int, seed: int) -> MultiModalModel:
+    """The model of a run before any training: pretrained encoder, adapters in place, fresh head.
+
+    Raises:
+        CheckpointError: The weights cannot be read.
+        TargetError: The adapters' targets do not fit the encoder.
+        ConfigError: Gradient checkpointing with an encoder that cannot do it.
+    """
+    settings = config.model.hf_text
+    model = build_model(checkpoint, outputs=outputs, pooling=settings.pooling_mode, seed=seed)
+    if settings.dropout == "off" or (settings.dropout == "auto" and config.optim.peft is not None):
+        model.encoder.disable_dropout()
+    apply_adapters(model, config.optim, seed=seed)
+    if settings.gradient_checkpointing:
+        model.encoder.enable_gradient_checkpointing()
+    return model.eval()

@@ -1,0 +1,128 @@
+"""The files of an artifact, and how they are read and written: JSON and safetensors, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from featherfit.errors import ArtifactError, PathExistsError
+
+FORMAT_VERSION = 1
+CONFIG = "config.json"
+SCHEMA = "schema.json"
+WEIGHTS = "trainable.safetensors"
+METRICS = "metrics.json"
+CARD = "README.md"
+BASE = "base"
+FILES = (CONFIG, SCHEMA, WEIGHTS, METRICS, CARD, BASE)
+
+
+def is_artifact(folder: Path) -> bool:
+    """Whether `folder` holds an artifact of ours, by its config."""
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+
+
+def is_free(folder: Path) -> bool:
+    """Whether `folder` does not exist or is empty."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Readable JSON; NaN becomes null, since JSON has no NaN."""
+    path.write_text(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The artifact's `config.json`.
+
+    Raises:
+        ArtifactError: No artifact there, unreadable, or of a format this version does not know.
+    """
+    if not folder.is_dir():
+        raise ArtifactError(f"There is no artifact at {folder}: {'a file' if folder.exists() else 'nothing'} is there.")
+    missing = [name for name in (CONFIG, SCHEMA, WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise ArtifactError(f"{folder} is not a complete artifact. It lacks: {', '.join(missing)}.")
+    config = read_json(folder / CONFIG)
+    version = config.get("format_version") if isinstance(config, dict) else None
+    if not isinstance(version, int):
+        raise ArtifactError(f"{folder / CONFIG} has no format_version, so it was not written by featherfit.")
+    if version > FORMAT_VERSION:
+        raise ArtifactError(
+            f"The artifact at {folder} has format {version}; this featherfit reads up to {FORMAT_VERSION}. Upgrade it: "
+            "pip install -U featherfit."
+        )
+    return config
+
+
+def read_json(path: Path) -> Any:
+    """JSON of one of the artifact's files.
+
+    Raises:
+        ArtifactError: Not readable as JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}.") from None
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    for chunk in iter(lambda: file.read(1 << 20), b""):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """A folder to write into that takes `target`'s place when the block ends well, and vanishes otherwise.
+
+    What stood at `target` is an earlier artifact or nothing, and stays until the new one is complete. Files there that
+    are not an artifact's own move along.
+
+    Raises:
+        PathExistsError: Something else is at `target`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        fresh.chmod(0o755)
+        yield fresh
+        if not target.exists():
+            fresh.rename(target)
+            return
+        if not target.is_dir():
+            raise PathExistsError(f"{target} is a file. Choose another path.")
+        for other in target.iterdir():
+            if other.name not in FILES:
+                other.rename(fresh / other.name)
+        old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+        target.rename(old)
+        fresh.rename(target)
+        shutil.rmtree(old)
+    finally:
+        if fresh.exists():
+            shutil.rmtree(fresh)

@@ -1,0 +1,75 @@
+"""A model and a dataset go in; logits or embeddings of every row come out, in the table's order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from featherfit.data.batch import collate, inference_batches
+from featherfit.data.dataset import Dataset
+from featherfit.data.processors.label import LabelProcessor
+from featherfit.evaluation.metrics import score
+from featherfit.models.build import MultiModalModel
+from featherfit.training.device import Device
+
+
+def model_outputs(
+    model: MultiModalModel,
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    pad_id: int,
+    device: Device,
+    embeddings: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Runs the model without gradients.
+
+    Rows are batched by length and content, so a row's result does not depend on where it stands in the table.
+
+    Args:
+        model: On `device`; left in evaluation mode.
+        dataset: Any number of rows.
+        batch_size: Rows per forward.
+        pad_id: Token to pad with.
+        device: Where to compute.
+        embeddings: Give pooled embeddings instead of logits.
+        progress: Called with the number of rows done after each batch.
+
+    Returns:
+        Logits (rows, C) or embeddings (rows, D), float32.
+    """
+    model.eval()
+    width = model.encoder.out_dim if embeddings else model.head.linear.out_features
+    result = np.empty((len(dataset), width), dtype=np.float32)
+    run = model.embed if embeddings else model
+    for positions in inference_batches(dataset.rows, batch_size):
+        batch = collate(dataset.rows, positions, pad_id).to(device.place)
+        with device.inference():
+            result[positions] = run(batch).float().cpu().numpy()
+        if progress is not None:
+            progress(len(positions))
+    return result
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the classes, (rows, C) float32; each row sums to 1 up to rounding."""
+    return torch.softmax(torch.from_numpy(logits).double(), dim=1).float().numpy()
+
+
+def score_outputs(names: list[str], logits: np.ndarray, labels: np.ndarray, label: LabelProcessor) -> dict[str, float]:
+    """Metrics of a model's outputs.
+
+    Args:
+        names: Standard names of metrics.
+        logits: (rows, C), or (rows, 1) for regression.
+        labels: What `label.encode` gave, (rows,).
+        label: The label's processor; regression is scored in the label's own unit.
+    """
+    if label.problem_type == "regression":
+        true, values = label.inverse_scale(labels), label.inverse_scale(logits[:, 0])
+        return {name: score(name, true, None, None, values) for name in names}
+    proba = probabilities(logits)
+    return {name: score(name, labels, proba.argmax(1), proba, None) for name in names}

@@ -1,0 +1,488 @@
+"""`MultiModalPredictor`: AutoMM's signatures over the layers below. Every method delegates; nothing heavy is imported
+before the first `fit` or `load`."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featherfit.config.arguments import refuse_unsupported
+from featherfit.errors import ConfigError, NotFittedError, PathExistsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from featherfit.artifact.fitted import Fitted
+    from featherfit.config.dotted import Overrides
+    from featherfit.report import Reporter
+
+
+class MultiModalPredictor:
+    """Fine-tunes a pretrained model on a table and predicts one of its columns.
+
+    Example:
+        >>> predictor = MultiModalPredictor(label="label")
+        >>> predictor.fit(train, presets="multilingual")
+        >>> predictor.predict(test)
+    """
+
+    def __init__(
+        self,
+        label: str | None = None,
+        problem_type: str | None = None,
+        query: Any = None,
+        response: Any = None,
+        match_label: Any = None,
+        presets: str | None = None,
+        eval_metric: Any = None,
+        hyperparameters: Overrides = None,
+        path: str | Path | None = None,
+        verbosity: int = 2,
+        num_classes: int | None = None,
+        classes: list | None = None,
+        warn_if_exist: bool = True,
+        enable_progress_bar: bool | None = None,
+        pretrained: bool = True,
+        validation_metric: Any = None,
+        sample_data_path: str | None = None,
+        use_ensemble: bool = False,
+        ensemble_size: int = 2,
+        ensemble_mode: str = "one_shot",
+    ):
+        """Notes what to predict; nothing is read or loaded yet.
+
+        Args:
+            label: Column to predict. May be None only before `load`.
+            problem_type: `binary`, `multiclass`, `regression`, `classification`, or None to infer it at `fit`.
+            presets: Name of a preset, used by `fit` unless it is given its own.
+            eval_metric: Metric of `evaluate`; default roc_auc, accuracy or rmse by problem type.
+            hyperparameters: Dotted keys, as a dict, a list of `key=value`, or one string; `fit`'s come on top.
+            path: Folder for the artifact; default `featherfit-models/<time>`.
+            verbosity: 0 silent, 1 warnings, 2 progress, 3 more, 4 everything.
+            warn_if_exist: Warn here if `path` exists and is not empty (`fit` refuses it).
+            enable_progress_bar: False for none; default: on a terminal only.
+            validation_metric: Metric that chooses the weights; default: `eval_metric`.
+            Others are AutoMM's and refused with a reason unless left alone, here and in all methods.
+
+        Raises:
+            UnsupportedError: An argument this version does not offer.
+        """
+        refuse_unsupported("MultiModalPredictor", locals())
+        self._label, self._problem_type = label, problem_type
+        self._presets, self._hyperparameters = presets, hyperparameters
+        self._eval_metric, self._validation_metric = eval_metric, validation_metric
+        self._path = None if path is None else Path(path).expanduser()
+        self._verbosity, self._progress_bar = verbosity, enable_progress_bar
+        self._fitted: Fitted | None = None
+        if warn_if_exist and self._path is not None and _occupied(self._path):
+            warnings.warn(f"path {self._path} exists and is not empty; fit will refuse it.", stacklevel=2)
+
+    def fit(
+        self,
+        train_data: Any,
+        presets: str | None = None,
+        tuning_data: Any = None,
+        max_num_tuning_data: int | None = None,
+        id_mappings: Any = None,
+        time_limit: float | None = None,
+        save_path: str | Path | None = None,
+        hyperparameters: Overrides = None,
+        column_types: Mapping[str, str] | None = None,
+        holdout_frac: float | None = None,
+        teacher_predictor: Any = None,
+        seed: int = 0,
+        standalone: bool | None = None,
+        hyperparameter_tune_kwargs: Any = None,
+        clean_ckpts: bool = True,
+        predictions: Any = None,
+        labels: Any = None,
+        predictors: Any = None,
+    ) -> MultiModalPredictor:
+        """Trains on a table and writes the artifact to `path`. A second call trains the same model further.
+
+        Args:
+            train_data: DataFrame, `datasets.Dataset`, or path of a CSV, TSV, Parquet or JSON-lines file.
+            presets: Name of a preset.
+            tuning_data: Rows to validate on; default: a holdout of the training rows, by AutoMM's rule.
+            time_limit: Seconds after which training stops, preparation included.
+            save_path: Folder for the artifact instead of `path`.
+            hyperparameters: Dotted keys, as a dict, a list of `key=value`, or one string.
+            column_types: Types of columns that should not be inferred.
+            holdout_frac: Share of the rows to hold out, 0 to 1.
+            seed: Decides the holdout, the order of rows and initial weights.
+            standalone: Put the pretrained weights into the artifact. Default: only where they were trained themselves.
+            clean_ckpts: Delete the states kept while training; False keeps them under `<path>/training`.
+
+        Returns:
+            This predictor.
+
+        Raises:
+            ConfigError: Wrong settings, all of them at once.
+            DataError: A table that cannot be used as it is.
+            PathExistsError: The path is not empty.
+            CheckpointError: Pretrained weights are not at hand.
+            UnsupportedError: An argument this version does not offer.
+        """
+        refuse_unsupported("fit", locals())
+        if self._label is None:
+            raise ConfigError("label is not set. Name the column to predict: MultiModalPredictor(label='...').")
+        from featherfit.fitting import FitRequest, run_fit
+
+        path = self._output_path(save_path)
+        request = FitRequest(
+            label=self._label,
+            train_data=train_data,
+            tuning_data=tuning_data,
+            presets=presets if presets is not None else (self._presets if self._fitted is None else None),
+            hyperparameters=_merged(self._hyperparameters, hyperparameters),
+            problem_type=self._problem_type,
+            eval_metric=self._eval_metric,
+            validation_metric=self._validation_metric,
+            column_types=column_types,
+            holdout_frac=holdout_frac,
+            time_limit=time_limit,
+            seed=seed,
+            work_folder=path / "training",
+        )
+        try:
+            fitted = run_fit(request, self._reporter(), self._fitted)
+            self._store(fitted, path, standalone)
+        finally:
+            if clean_ckpts:
+                _clean(path)
+        self._fitted, self._path = fitted, path
+        return self
+
+    def evaluate(
+        self,
+        data: Any,
+        query_data: Any = None,
+        response_data: Any = None,
+        id_mappings: Any = None,
+        metrics: Any = None,
+        chunk_size: int = 1024,
+        similarity_type: str = "cosine",
+        cutoffs: list[int] | None = None,
+        label: str | None = None,
+        return_pred: bool = False,
+        realtime: bool | None = False,
+        eval_tool: Any = None,
+        predictions: Any = None,
+        labels: Any = None,
+    ) -> Any:
+        """Scores the predictor on a table with labels.
+
+        Args:
+            data: As for `fit`, with the label column.
+            metrics: A metric's name or a list of them; default `eval_metric`.
+            label: Column of the true labels, if it is called otherwise in this table.
+            return_pred: Return the predictions too.
+            realtime: Of no consequence: the one way to predict has no start-up.
+
+        Returns:
+            `{metric: float}`, errors positive; with `return_pred` a pair of it and the predictions.
+        """
+        refuse_unsupported("evaluate", locals())
+        from featherfit.data.load import load_table
+        from featherfit.inference.predict import evaluate
+
+        frame = load_table(data, name="data")
+        fitted = self._require()
+        with self._reporter().prediction_progress(len(frame)) as progress:
+            scores, predictions = evaluate(fitted, frame, metrics, label, progress)
+        return (scores, _series(predictions, frame, fitted.schema.label)) if return_pred else scores
+
+    def predict(
+        self,
+        data: Any,
+        candidate_data: Any = None,
+        id_mappings: Any = None,
+        as_pandas: bool | None = None,
+        realtime: bool | None = None,
+        save_results: bool | None = None,
+    ) -> pd.Series | np.ndarray:
+        """Predicts the label of every row, in the type it had in training.
+
+        Args:
+            data: DataFrame, dict, list of dicts, dataset or path; the label column is not needed.
+            as_pandas: A Series with the table's index, or an array; default: a Series for a DataFrame.
+            realtime: Of no consequence: the one way to predict has no start-up.
+        """
+        refuse_unsupported("predict", locals())
+        from featherfit.inference.predict import labels_of
+
+        frame, logits = self._table_outputs(data)
+        predictions = labels_of(self._require(), logits)
+        if not _wants_pandas(data, as_pandas):
+            return predictions
+        return _series(predictions, frame, self._require().schema.label)
+
+    def predict_proba(
+        self,
+        data: Any,
+        candidate_data: Any = None,
+        id_mappings: Any = None,
+        as_pandas: bool | None = None,
+        as_multiclass: bool = True,
+        realtime: bool | None = False,
+    ) -> pd.DataFrame | pd.Series | np.ndarray:
+        """Predicts the probability of every class.
+
+        Args:
+            data: As for `predict`.
+            as_pandas: As for `predict`; columns are the class labels.
+            as_multiclass: False gives the positive class's probability alone, for binary problems.
+            realtime: Of no consequence: the one way to predict has no start-up.
+
+        Raises:
+            ConfigError: The problem is regression, or `as_multiclass=False` for more than two classes.
+        """
+        refuse_unsupported("predict_proba", locals())
+        import pandas as pd
+
+        from featherfit.evaluation.outputs import probabilities
+
+        label = self._require().label
+        if label.problem_type == "regression":
+            raise ConfigError("predict_proba is for classification, and this predictor does regression. Use predict.")
+        if not as_multiclass and label.problem_type != "binary":
+            raise ConfigError(f"as_multiclass=False is for binary problems; there are {len(label.classes)} classes.")
+        frame, logits = self._table_outputs(data)
+        proba = probabilities(logits)
+        as_pandas = _wants_pandas(data, as_pandas)
+        if not as_multiclass:
+            return pd.Series(proba[:, 1], index=frame.index, name=label.positive_class) if as_pandas else proba[:, 1]
+        return pd.DataFrame(proba, index=frame.index, columns=label.classes.tolist()) if as_pandas else proba
+
+    def extract_embedding(
+        self,
+        data: Any,
+        id_mappings: Any = None,
+        return_masks: bool = False,
+        as_tensor: bool = False,
+        as_pandas: bool = False,
+        realtime: bool | None = False,
+        signature: Any = None,
+    ) -> Any:
+        """The vector of every row that the head works on, (rows, D).
+
+        Args:
+            data: As for `predict`.
+            as_tensor: A torch tensor instead of an array.
+            as_pandas: A DataFrame with the table's index.
+            realtime: Of no consequence: the one way to predict has no start-up.
+        """
+        refuse_unsupported("extract_embedding", locals())
+        if as_tensor and as_pandas:
+            raise ConfigError("as_tensor and as_pandas were both asked for. Choose one.")
+        frame, vectors = self._table_outputs(data, embeddings=True)
+        if as_tensor:
+            import torch
+
+            return torch.from_numpy(vectors)
+        if as_pandas:
+            import pandas as pd
+
+            return pd.DataFrame(vectors, index=frame.index)
+        return vectors
+
+    def save(self, path: str | Path, standalone: bool | None = None) -> None:
+        """Writes the artifact to `path`; an earlier artifact there is replaced, whole or not at all.
+
+        Args:
+            path: A folder.
+            standalone: Put the pretrained weights in. Default: only where they were trained themselves.
+
+        Raises:
+            PathExistsError: `path` holds something that is not an artifact.
+        """
+        self._store(self._require(), Path(path).expanduser(), standalone)
+
+    @classmethod
+    def load(cls, path: str | Path, resume: bool = False, verbosity: int = 3) -> MultiModalPredictor:
+        """A predictor from its artifact; runs no code from it and needs no network if the checkpoint is at hand.
+
+        Args:
+            path: The artifact's folder.
+            verbosity: As for the constructor.
+
+        Raises:
+            ArtifactError: A damaged, partial or foreign folder.
+            CheckpointError: The pretrained weights are not at hand, or differ from those it was trained on.
+        """
+        refuse_unsupported("load", locals())
+        from featherfit.artifact.store import load_artifact
+
+        fitted = load_artifact(path)
+        predictor = cls(fitted.schema.label, fitted.label.problem_type, verbosity=verbosity)
+        predictor._fitted, predictor._path = fitted, Path(path).expanduser()
+        predictor._eval_metric, predictor._validation_metric = fitted.eval_metric, fitted.validation_metric
+        return predictor
+
+    def fit_summary(self, verbosity: int = 0, show_plot: bool = False) -> dict[str, Any]:
+        """What training came to: `val_<metric>` of the final weights, `training_time` in seconds, and more.
+
+        Args:
+            verbosity: Above 0 the summary is shown too.
+        """
+        refuse_unsupported("fit_summary", locals())
+        summary = dict(self._require().summary)
+        if verbosity > 0:
+            self._reporter().scores_table([summary], "fit summary")
+        return summary
+
+    def set_verbosity(self, verbosity: int) -> None:
+        """Sets how much is told: 0 silent, 1 warnings, 2 progress, 3 more, 4 everything."""
+        self._verbosity = verbosity
+
+    @property
+    def path(self) -> str | None:
+        """Folder of the artifact."""
+        return None if self._path is None else str(self._path)
+
+    @property
+    def label(self) -> str | None:
+        """Column that is predicted."""
+        return self._label
+
+    @property
+    def verbosity(self) -> int:
+        """How much is told."""
+        return self._verbosity
+
+    @property
+    def problem_type(self) -> str | None:
+        """`binary`, `multiclass` or `regression`; before `fit` what the constructor was given."""
+        return self._problem_type if self._fitted is None else self._fitted.label.problem_type
+
+    @property
+    def column_types(self) -> dict[str, str]:
+        """Type of every column, the label's included."""
+        schema = self._require().schema
+        kind = "numerical" if schema.problem_type == "regression" else "categorical"
+        return {**schema.columns, str(schema.label): kind}
+
+    @property
+    def eval_metric(self) -> Any:
+        """Metric of `evaluate`."""
+        return self._eval_metric if self._fitted is None else self._fitted.eval_metric
+
+    @property
+    def validation_metric(self) -> Any:
+        """Metric that chooses the weights."""
+        return self._validation_metric if self._fitted is None else self._fitted.validation_metric
+
+    @property
+    def class_labels(self) -> np.ndarray | None:
+        """The labels in the order of `predict_proba`'s columns; None, with a warning, for regression."""
+        if self._require().label.problem_type == "regression":
+            warnings.warn("A regression predictor has no class labels.", stacklevel=2)
+            return None
+        return self._require().label.classes
+
+    @property
+    def positive_class(self) -> Any:
+        """The label a binary metric counts as positive; None, with a warning, for other problems."""
+        if self._require().label.problem_type != "binary":
+            warnings.warn("Only a binary predictor has a positive class.", stacklevel=2)
+        return self._require().label.positive_class
+
+    @property
+    def total_parameters(self) -> int:
+        """Number of parameters of encoder, adapters and head."""
+        return self._size().total
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Number of those that train."""
+        return self._size().trainable
+
+    @property
+    def model_size(self) -> float:
+        """Megabytes (1e6 bytes) of all parameters."""
+        return self._size().megabytes
+
+    def _size(self) -> Any:
+        from featherfit.models.build import model_size
+
+        return model_size(self._require().model)
+
+    def _require(self) -> Fitted:
+        if self._fitted is None:
+            raise NotFittedError("This predictor is not fitted yet. Call fit first, or MultiModalPredictor.load(path).")
+        return self._fitted
+
+    def _reporter(self) -> Reporter:
+        from featherfit.report import Reporter
+
+        return Reporter(self._verbosity, self._progress_bar)
+
+    def _table_outputs(self, data: Any, embeddings: bool = False) -> tuple[pd.DataFrame, np.ndarray]:
+        from featherfit.data.load import load_table
+        from featherfit.inference.predict import outputs, table_rows
+
+        fitted = self._require()
+        frame = load_table(data, name="data")
+        rows = table_rows(fitted, frame)
+        with self._reporter().prediction_progress(len(frame)) as progress:
+            return frame, outputs(fitted, rows, embeddings=embeddings, progress=progress)
+
+    def _output_path(self, save_path: str | Path | None) -> Path:
+        """Where this fit writes: `save_path`, the constructor's path for a first fit, or a new folder."""
+        if save_path is not None:
+            path = Path(save_path).expanduser()
+        elif self._path is not None and self._fitted is None:
+            path = self._path
+        else:
+            path = Path("featherfit-models") / datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+        if _occupied(path):
+            raise PathExistsError(
+                f"path {path} exists and is not empty. Choose another one, or delete it; nothing is overwritten by fit."
+            )
+        return path
+
+    def _store(self, fitted: Fitted, path: Path, standalone: bool | None) -> None:
+        from featherfit.artifact.store import save_artifact
+
+        save_artifact(fitted, path, standalone=standalone)
+        self._reporter().info(f"Artifact: {path}")
+
+
+def _occupied(path: Path) -> bool:
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
+def _clean(path: Path) -> None:
+    """Removes the training states, and the folder if nothing else came of the fit."""
+    if (path / "training").is_dir():
+        shutil.rmtree(path / "training")
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+
+
+def _merged(first: Overrides, second: Overrides) -> Overrides:
+    """The constructor's hyperparameters with `fit`'s on top."""
+    if first is None or second is None:
+        return second if first is None else first
+    from featherfit.config.dotted import parse_overrides
+
+    return {**parse_overrides(first), **parse_overrides(second)}
+
+
+def _wants_pandas(data: Any, as_pandas: bool | None) -> bool:
+    if as_pandas is not None:
+        return as_pandas
+    import pandas as pd
+
+    return isinstance(data, pd.DataFrame)
+
+
+def _series(values: np.ndarray, frame: pd.DataFrame, name: str | None) -> pd.Series:
+    import pandas as pd
+
+    return pd.Series(values, index=frame.index, name=name)

@@ -1,0 +1,97 @@
+"""Validation scores and trained weights go in; the k best states are kept on disk and become the final weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from featherfit.adapters.state import load_trainable_state, trainable_state
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One state on disk."""
+
+    score: float
+    step: int
+    file: Path
+
+
+class BestStates:
+    """The k best states so far, and how long ago the best one was.
+
+    Attributes:
+        kept: Best first; of equal scores the earlier stands first.
+        checks_since_best: Validations since the best score.
+    """
+
+    def __init__(self, folder: Path, k: int, greater_is_better: bool):
+        self.folder, self.k = folder, k
+        self.greater_is_better = greater_is_better
+        self.kept: list[Kept] = []
+        self.checks_since_best = 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _key(self, state: Kept) -> tuple[float, int]:
+        # NaN is no score at all: worse than any number, whichever way is better.
+        worst = -math.inf if math.isnan(state.score) else state.score
+        if not self.greater_is_better:
+            worst = -math.inf if math.isnan(state.score) else -state.score
+        return (-worst, state.step)
+
+    def add(self, score: float, step: int, model: nn.Module) -> None:
+        """Keeps the model's trained weights if they are among the k best."""
+        from safetensors.torch import save_file
+
+        state = Kept(score, step, self.folder / f"step-{step:06d}.safetensors")
+        ranked = sorted([*self.kept, state], key=self._key)
+        self.checks_since_best = 0 if ranked[0] is state else self.checks_since_best + 1
+        for dropped in ranked[self.k :]:
+            if dropped is not state:
+                dropped.file.unlink()
+        self.kept = ranked[: self.k]
+        if state in self.kept:
+            save_file({name: t.contiguous().cpu() for name, t in trainable_state(model).items()}, state.file)
+
+    def restore(self, model: nn.Module, method: str, evaluate: Callable[[], float]) -> list[int]:
+        """Gives the model its final weights.
+
+        Args:
+            model: The model that was trained.
+            method: `best`; `uniform_soup`, the mean of all kept; or `greedy_soup`, which starts from the best and takes
+                in each next state if the mean scores at least as well (arXiv 2203.05482, recipe 1).
+            evaluate: Scores the model as it is.
+
+        Returns:
+            The steps whose weights went in, best first.
+        """
+        chosen = [self.kept[0]]
+        if method == "uniform_soup":
+            chosen = list(self.kept)
+        elif method == "greedy_soup":
+            best = self.kept[0].score
+            for candidate in self.kept[1:]:
+                load_trainable_state(model, mean_state([s.file for s in [*chosen, candidate]]))
+                score = evaluate()
+                if score >= best if self.greater_is_better else score <= best:
+                    chosen, best = [*chosen, candidate], score
+        load_trainable_state(model, mean_state([state.file for state in chosen]))
+        return [state.step for state in chosen]
+
+
+def mean_state(files: list[Path]) -> dict[str, torch.Tensor]:
+    """The mean of saved states, tensor by tensor, in each tensor's own type."""
+    from safetensors.torch import load_file
+
+    states = [load_file(file) for file in files]
+    if len(states) == 1:
+        return states[0]
+    return {
+        name: torch.stack([state[name].double() for state in states]).mean(0).to(tensor.dtype)
+        for name, tensor in states[0].items()
+    }
