@@ -138,7 +138,7 @@ def _go_on(
     if changed:
         raise ConfigError(
             [
-                f"{key} was {before[key]!r} in the first fit and cannot become {now[key]!r}: the model is built already. "
+                f"{key} was {before[key]!r} in the first fit and cannot become {now[key]!r}: the model is built. "
                 "Use a new MultiModalPredictor."
                 for key in changed
             ]

@@ -1,147 +1,194 @@
-"""What a run has to tell goes in, the terminal shows it. The only module that prints; all of it goes to stderr."""
+"""What a run has to tell goes in, the terminal shows it. The only module that prints.
+
+Progress, tables about the run, warnings and errors go to stderr; what was asked for (scores, predictions) to stdout.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rich.console import Console
+    from rich.progress import Progress
 
     from featherfit.types import ModelSize, StepReport
 
-# Ours, and those AutoMM documents.
 QUIET_VARIABLES = ("FEATHERFIT_DISABLE_PROGRESS_BAR", "AUTOMM_DISABLE_PROGRESS_BAR", "AUTOMM_TUTORIAL_MODE")
+"""Any of these, set to anything but 0, turns live bars off; the last two are AutoMM's."""
+
+FEW_ROWS = 256
+"""Predictions of fewer rows show no bar."""
+
+WIDE = 200
+"""Columns of a table that goes to a file or a pipe, where nothing is known about the width."""
 
 
 class Reporter:
     """Tables, lines and live bars on a terminal; plain lines elsewhere.
 
     Attributes:
-        verbosity: 0 silent, 1 warnings only (which Python's own machinery shows), 2 and more progress.
+        verbosity: 0 silent, 1 warnings, 2 progress (without a bar: a line for every validation), 3 such lines beside a
+            bar too, 4 a line for every step.
         bars: Whether live bars are shown.
     """
 
     def __init__(self, verbosity: int = 2, enable_progress_bar: bool | None = None):
+        """Decides about bars once.
+
+        Args:
+            verbosity: 0 to 4.
+            enable_progress_bar: False for no live bars, True for bars even where stderr is no terminal, None for bars
+                on a terminal. A variable in `QUIET_VARIABLES` and a verbosity below 2 turn them off in any case.
+        """
         self.verbosity = verbosity
-        quiet = any(os.environ.get(name, "") not in ("", "0") for name in QUIET_VARIABLES)
-        self.bars = verbosity >= 2 and enable_progress_bar is not False and not quiet and sys.stderr.isatty()
+        quiet = verbosity < 2 or any(os.environ.get(name, "0") not in ("", "0") for name in QUIET_VARIABLES)
+        self._forced = enable_progress_bar is True
+        self.bars = not quiet and (sys.stderr.isatty() if enable_progress_bar is None else enable_progress_bar)
 
-    @property
+    @cached_property
     def console(self) -> Console:
-        """A console on the present stderr."""
-        from rich.console import Console
+        """Writes to the present stderr."""
+        return _console(sys.stderr, stderr=True, force_terminal=True if self.bars and self._forced else None)
 
-        return Console(stderr=True, highlight=False)
+    @cached_property
+    def results(self) -> Console:
+        """Writes to the present stdout."""
+        return _console(sys.stdout)
 
     def info(self, message: str) -> None:
         """One line, at verbosity 2 and above."""
         if self.verbosity >= 2 and message:
             self.console.print(message, markup=False, soft_wrap=True)
 
+    def warn(self, message: str) -> None:
+        """A warning, at verbosity 1 and above."""
+        if self.verbosity >= 1:
+            self._marked("Warning:", "yellow", message)
+
+    def error(self, message: str) -> None:
+        """What went wrong; shown at any verbosity."""
+        self._marked("Error:", "red", message)
+
+    def result(self, text: str) -> None:
+        """What was asked for, on stdout as it is."""
+        sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+
     def model_table(self, size: ModelSize, title: str) -> None:
-        """Trainable and total parameters of each part, and megabytes."""
+        """Trainable and total parameters of each part, and megabytes; at verbosity 2 and above."""
         if self.verbosity < 2:
             return
         from rich.table import Table
 
-        table = Table(title=title, title_justify="left")
-        for heading in ("part", "trainable", "total", "share"):
+        caption = f"{size.megabytes:,.3f} MB, {size.adapters} adapters"
+        table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+        for heading in ("part", "parameters", "trainable", "share"):
             table.add_column(heading, justify="left" if heading == "part" else "right")
-        parts = {**size.by_part, "all": (size.trainable, size.total)}
-        for name, (trainable, total) in parts.items():
+        for name, (trainable, total) in {**size.by_part, "total": (size.trainable, size.total)}.items():
             share = f"{100 * trainable / total:.3f} %" if total else ""
-            table.add_row(name, f"{human_count(trainable)} ({trainable:,})", f"{human_count(total)} ({total:,})", share)
-        table.caption = f"{size.megabytes:,.3f} MB, {size.adapters} adapters"
+            table.add_row(name, f"{human_count(total)} ({total:,})", f"{human_count(trainable)} ({trainable:,})", share)
         self.console.print(table)
 
-    @contextlib.contextmanager
-    def training_progress(self, total_steps: int, metric: str) -> Iterator[TrainingProgress]:
-        """Shows every step's report while the block runs."""
-        if not self.bars:
-            yield TrainingProgress(self.info, metric)
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self.console) as progress:
-            task = progress.add_task("", total=total_steps, text="")
-            yield TrainingProgress(
-                lambda text: progress.update(task, text=text),
-                metric,
-                lambda step: progress.update(task, completed=step),
-            )
-
-    @contextlib.contextmanager
-    def prediction_progress(self, total_rows: int) -> Iterator[Callable[[int], None] | None]:
-        """A function to call with the number of rows done, or None where no bar is shown."""
-        if not self.bars or total_rows < 256:
-            yield None
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task("", total=total_rows)
-            yield lambda rows: progress.advance(task, rows)
-
-    def scores_table(self, rows: Sequence[Mapping[str, Any]], title: str, console: Console | None = None) -> None:
-        """A table with a row for each mapping; the first one's keys are the columns.
+    def scores_table(self, rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
+        """A table on stdout with a row for each mapping; the first one's keys are the columns.
 
         Args:
             rows: Values by column; floats are shown with four digits.
             title: Stands above it.
-            console: Where to print; default stderr.
         """
-        if self.verbosity < 1 or not rows:
+        if not rows:
             return
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(title=title, title_justify="left")
+        table = Table(title=title or None, title_justify="left")
         for key, value in rows[0].items():
-            table.add_column(str(key), justify="right" if isinstance(value, int | float) else "left")
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            table.add_column(str(key), justify="right" if number else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()))
-        (console or self.console).print(table)
+            cells = (f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values())
+            table.add_row(*map(Text, cells))
+        self.results.print(table)
+
+    @contextlib.contextmanager
+    def training_progress(self, total_steps: int, metric: str) -> Iterator[TrainingProgress]:
+        """Shows every step's report while the block runs.
+
+        Args:
+            total_steps: Steps planned.
+            metric: Name of the validation metric.
+        """
+        if not self.bars:
+            yield TrainingProgress(self, metric)
+            return
+        with self._bar("training", "{task.fields[text]}") as bar:
+            task = bar.add_task("", total=total_steps, text="")
+            yield TrainingProgress(self, metric, lambda step, text: bar.update(task, completed=step, text=text))
+
+    @contextlib.contextmanager
+    def prediction_progress(self, total_rows: int) -> Iterator[Callable[[int], None] | None]:
+        """A function to call with the number of rows just done, or None where no bar is shown."""
+        if not self.bars or total_rows < FEW_ROWS:
+            yield None
+            return
+        with self._bar("rows", transient=True) as bar:
+            task = bar.add_task("", total=total_rows)
+            yield lambda rows: bar.advance(task, rows)
+
+    def _bar(self, *texts: str, transient: bool = False) -> Progress:
+        """A live bar: the first text before it, the others after it, then the time left."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        before, *after = (TextColumn(text) for text in texts)
+        columns = (before, BarColumn(), MofNCompleteColumn(), *after, TimeRemainingColumn())
+        return Progress(*columns, console=self.console, transient=transient)
+
+    def _marked(self, mark: str, colour: str, message: str) -> None:
+        from rich.text import Text
+
+        self.console.print(Text.assemble((mark, f"bold {colour}"), " ", message), soft_wrap=True)
 
 
 class TrainingProgress:
-    """Turns step reports into one line: on a bar after each step, elsewhere after each validation."""
+    """Turns step reports into a live bar, or into a line after each validation where there is no bar."""
 
-    def __init__(self, show: Callable[[str], None], metric: str, advance: Callable[[int], None] | None = None):
-        self._show, self._metric, self._advance = show, metric, advance
+    def __init__(self, reporter: Reporter, metric: str, bar: Callable[[int, str], None] | None = None):
+        """Args are the reporter, the validation metric's name, and what sets a bar to a step and a text."""
+        self._reporter, self._metric, self._bar = reporter, metric, bar
         self._score: float | None = None
 
     def update(self, report: StepReport) -> None:
         """Shows what `report` says."""
-        self._score = report.score if report.score is not None else self._score
+        if report.score is not None:
+            self._score = report.score
         score = "" if self._score is None else f", val {self._metric} {self._score:.4f}"
-        speed = report.rows / report.seconds if report.seconds > 0 else math.nan
-        text = f"loss {report.loss:.4f}{score}, {speed:.1f} rows/s"
-        if self._advance is not None:
-            self._advance(report.step)
-            self._show(text)
-        elif report.score is not None:
+        speed = f", {report.rows / report.seconds:.1f} rows/s" if report.seconds > 0 else ""
+        text = f"loss {report.loss:.4f}{score}{speed}"
+        if self._bar is not None:
+            self._bar(report.step, text)
+        for_a_line = 4 if report.score is None else 3 if self._bar is not None else 2
+        if self._reporter.verbosity >= for_a_line:
             left = report.seconds / report.step * (report.total_steps - report.step)
-            self._show(f"step {report.step}/{report.total_steps}, epoch {report.epoch}: {text}, {left:.0f} s left")
+            self._reporter.info(
+                f"step {report.step}/{report.total_steps}, epoch {report.epoch}: {text}, {left:.0f} s left"
+            )
 
 
 def human_count(number: int) -> str:
     """A count in three or fewer digits, cut and not rounded: 203778 is `203 K`, 1223728130 is `1.2 B`."""
     for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
         if number >= size:
-            whole = number // size
-            return f"{whole} {unit}" if whole >= 10 else f"{number * 10 // size / 10:.1f} {unit}"
+            whole, tenth = divmod(number * 10 // size, 10)
+            return f"{whole} {unit}" if whole >= 100 else f"{whole}.{tenth} {unit}"
     return str(number)
+
+
+def _console(stream: TextIO, **settings: Any) -> Console:
+    from rich.console import Console
+
+    width = None if stream.isatty() or "COLUMNS" in os.environ else WIDE
+    return Console(width=width, highlight=False, **settings)

@@ -1,7 +1,7 @@
 """A model and `optim` settings go in; the same model, adapters in place and everything else frozen, comes out.
 
 Weights of lower precision: adapters compute with float32 parameters on a bfloat16 or float16 encoder as it is. Biases
-and norms that train are float32 as well, and PyTorch's layers mix the two types under autocast only; the report says so.
+and norms that train are float32 as well, and PyTorch's layers mix the two types under autocast only; a note says so.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _method_parameters(encoder: TextEncoder, peft: str, method: Method) -> tuple
         return [*biases, *norms], []
     if method.adapter is None:
         raise TargetError(
-            f"optim.peft={peft!r} trains {wanted}, and this model has none. Choose a method with adapters, such as 'ia3'."
+            f"optim.peft={peft!r} trains {wanted}, and this model has none. Choose one with adapters, such as 'ia3'."
         )
     return [], [f"optim.peft={peft!r} asks for {wanted}, but this model has none; it trains as {method.adapter!r}."]
 

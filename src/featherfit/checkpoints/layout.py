@@ -1,4 +1,4 @@
-"""The files of a checkpoint folder: a folder, or the list of files in a repository, goes in; what is read of it comes out.
+"""The files of a checkpoint folder: a folder, or a repository's list of files, goes in; what is read of it comes out.
 
 A checkpoint folder has a `config.json`, weights, the tokenizer's vocabulary and, where it was trained with
 sentence-transformers, `1_Pooling/config.json`.
@@ -41,7 +41,7 @@ _POOLING_NAMES: dict[str, PoolingMode] = {"cls": "cls", "mean": "mean", "lasttok
 
 
 def weight_files(folder: Path) -> list[str]:
-    """Names of the weight files that `transformers` would load, shards by way of their index; empty if there are none."""
+    """Names of the weight files that `transformers` would load, shards by way of their index; maybe none."""
     for name in WEIGHTS:
         if (folder / name).is_file():
             return _shards(folder / name) if name.endswith(".index.json") else [name]

@@ -22,7 +22,7 @@ def checked(info: KeyInfo, name: str, value: Any, *, written: bool) -> Any:
     Args:
         info: The setting.
         name: How the caller calls it, for messages.
-        value: What was given. Scalars of numpy count as Python's, whole floats as whole numbers, whole numbers as floats;
+        value: What was given. Scalars of numpy count as Python's, whole floats as ints, ints as floats;
             true and false are no numbers.
         written: Whether it comes from `key=value` text. Text for a setting that is not text is read in any case.
 

@@ -205,6 +205,12 @@ class OptimConfig:
         allowed="balanced, a mapping from label to a number above 0, or null",
     )
     loss_func: str = option("auto", "Cross entropy or mean squared error, by problem type.", choices=("auto",))
+    ema_decay: float = option(
+        0.0,
+        "Decay per step of a running average of the trained weights, which is what is validated and kept; 0 for none.",
+        low=0,
+        high=0.9999,
+    )
     patience: int = option(10, "Validations without a better score before training stops.", low=1)
     val_check_interval: float = option(
         0.5,
@@ -231,7 +237,7 @@ class EnvConfig:
     )
     precision: str = option(
         "auto",
-        "Arithmetic of the matrix products: auto picks bfloat16 where the hardware multiplies it natively, else float32.",
+        "Arithmetic of the matrix products: auto is bfloat16 where the hardware multiplies it natively, else float32.",
         choices=("auto", "32", "32-true", "bf16", "bf16-mixed", "16", "16-mixed"),
     )
     accelerator: str = option("auto", "Device: auto takes a GPU if there is one.", choices=("auto", "cpu", "gpu"))

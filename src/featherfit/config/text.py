@@ -61,7 +61,7 @@ def _item_end(text: str, start: int) -> int:
 def read_value(text: str, kinds: tuple[type, ...], *, free_text: bool) -> Any:
     """The value `text` stands for, as one of `kinds`.
 
-    Of several kinds the narrowest wins: null, true or false, number, text. Where both a number and text would do, it is
+    Of several kinds the narrowest wins: null, true or false, number, text. Where a number and text would both do, it is
     a number only if it is written back the same (`7`, not `007`). Quotes make it text. A list is `a,b`, `[a,b]` or JSON.
 
     Args:

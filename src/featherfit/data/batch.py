@@ -6,7 +6,7 @@ the epoch only, and what is predicted together depends on the rows only, never o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -91,3 +91,28 @@ def inference_batches(rows: TokenizedRows, batch_size: int) -> list[np.ndarray]:
 
     order = np.array(sorted(range(len(rows)), key=content), dtype=np.int64)
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def load_batches(
+    rows: TokenizedRows,
+    plan: Sequence[np.ndarray],
+    pad_id: int,
+    labels: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+    *,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """The batches of `plan`, one array of positions each, in its order.
+
+    Args:
+        rows: All rows.
+        plan: Positions of each batch's rows.
+        pad_id, labels, weights: As for `collate`.
+        workers: Processes that assemble batches ahead; 0 for none.
+    """
+    from torch.utils.data import DataLoader
+
+    def assemble(positions: np.ndarray) -> Batch:
+        return collate(rows, positions, pad_id, labels, weights)
+
+    return iter(DataLoader(list(plan), batch_size=None, collate_fn=assemble, num_workers=workers))

@@ -1,4 +1,4 @@
-"""A label column goes in; its values in plain Python, and what kind they are, come out. Shared by schema and processor."""
+"""A label column goes in; its values in plain Python, and what kind they are, come out. For schema and processor."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def check_problem_type(problem_type: str | None) -> str | None:
     name = str(problem_type).lower()
     if name in UNSUPPORTED:
         raise UnsupportedError(
-            f"problem_type={problem_type!r} is not supported: {UNSUPPORTED[name]}. Supported: {', '.join(PROBLEM_TYPES)}."
+            f"problem_type={problem_type!r} is not supported: {UNSUPPORTED[name]}. Offered: {', '.join(PROBLEM_TYPES)}."
         )
     if name not in PROBLEM_TYPES:
         raise DataError(

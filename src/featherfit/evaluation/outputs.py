@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from featherfit.data.batch import collate, inference_batches
+from featherfit.data.batch import inference_batches, load_batches
 from featherfit.data.dataset import Dataset
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.evaluation.metrics import score
@@ -23,6 +23,7 @@ def model_outputs(
     pad_id: int,
     device: Device,
     embeddings: bool = False,
+    workers: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """Runs the model without gradients.
@@ -35,6 +36,7 @@ def model_outputs(
         batch_size: Rows per forward.
         pad_id: Token to pad with.
         device: Where to compute.
+        workers: Processes that assemble batches ahead; 0 for none.
         embeddings: Give pooled embeddings instead of logits.
         progress: Called with the number of rows done after each batch.
 
@@ -45,12 +47,12 @@ def model_outputs(
     width = model.encoder.out_dim if embeddings else model.head.linear.out_features
     result = np.empty((len(dataset), width), dtype=np.float32)
     run = model.embed if embeddings else model
-    for positions in inference_batches(dataset.rows, batch_size):
-        batch = collate(dataset.rows, positions, pad_id).to(device.place)
+    plan = inference_batches(dataset.rows, batch_size)
+    for batch in load_batches(dataset.rows, plan, pad_id, workers=workers):
         with device.inference():
-            result[positions] = run(batch).float().cpu().numpy()
+            result[batch.rows.numpy()] = run(batch.to(device.place)).float().cpu().numpy()
         if progress is not None:
-            progress(len(positions))
+            progress(len(batch))
     return result
 
 

@@ -12,7 +12,7 @@ from featherfit.artifact.fitted import Fitted
 from featherfit.data.dataset import Dataset, make_dataset
 from featherfit.errors import DataError, did_you_mean
 from featherfit.evaluation.metrics import metric_name
-from featherfit.evaluation.outputs import model_outputs, probabilities, score_outputs
+from featherfit.evaluation.outputs import model_outputs, score_outputs
 
 Progress = Callable[[int], None] | None
 
@@ -26,6 +26,7 @@ def outputs(fitted: Fitted, dataset: Dataset, *, embeddings: bool = False, progr
         pad_id=fitted.text.pad_id,
         device=fitted.device,
         embeddings=embeddings,
+        workers=fitted.config.env.num_workers_inference,
         progress=progress,
     )
 

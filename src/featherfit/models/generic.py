@@ -36,7 +36,7 @@ def generic_family(backbone: PreTrainedModel) -> Family:
         raise CheckpointError(f"{type(backbone).__name__} ({config.model_type!r}) is no text encoder. {KNOWN_TYPES}")
     if len(outermost) != 1:
         raise CheckpointError(
-            f"{type(backbone).__name__} ({config.model_type!r}) cannot be taken apart: it has {len(outermost)} stacks of "
+            f"{type(backbone).__name__} ({config.model_type!r}) cannot be taken apart: there are {len(outermost)} stacks of "
             f"{count} layers instead of one. {KNOWN_TYPES}"
         )
     layers = outermost[0]
@@ -68,7 +68,7 @@ def _automm_targets(stack: nn.Module) -> tuple[str, ...]:
 
 
 def _norm_after(backbone: nn.Module, layers: str) -> str | None:
-    """The module registered after the layers, beside them, that holds vectors only; None unless there is exactly one."""
+    """The module registered after the layers, beside them, that holds vectors only; None unless there is just one."""
     parent, _, own = layers.rpartition(".")
     beside = list(backbone.get_submodule(parent).named_children())
     after = beside[[name for name, _ in beside].index(own) + 1 :]

@@ -145,8 +145,8 @@ def build_backbone(
     if missing:
         shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         raise CheckpointError(
-            f"The weights in {folder} lack {len(missing)} tensors that {model_class.__name__} needs: {shown}. They would "
-            "be random. Check that the folder holds the whole checkpoint and that config.json belongs to it."
+            f"The weights in {folder} lack {len(missing)} tensors that {model_class.__name__} needs: {shown}. They would be "
+            "random. Check that the folder holds the whole checkpoint and that config.json belongs to it."
         )
     return model.eval()
 

