@@ -1,15 +1,14 @@
-"""`MultiModalPredictor`: AutoMM's signatures over the layers below. Every method delegates; nothing heavy is imported
-before the first `fit` or `load`."""
+"""`MultiModalPredictor`: AutoMM's signatures over the layers below. Nothing heavy is imported before `fit` or `load`."""
 
 from __future__ import annotations
 
 import datetime
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featherfit.artifact.format import WORK, discard_work, is_free
 from featherfit.config.arguments import refuse_unsupported
 from featherfit.errors import ConfigError, NotFittedError, PathExistsError
 
@@ -32,28 +31,14 @@ class MultiModalPredictor:
     """
 
     def __init__(
-        self,
-        label: str | None = None,
-        problem_type: str | None = None,
-        query: Any = None,
-        response: Any = None,
-        match_label: Any = None,
-        presets: str | None = None,
-        eval_metric: Any = None,
-        hyperparameters: Overrides = None,
-        path: str | Path | None = None,
-        verbosity: int = 2,
-        num_classes: int | None = None,
-        classes: list | None = None,
-        warn_if_exist: bool = True,
-        enable_progress_bar: bool | None = None,
-        pretrained: bool = True,
-        validation_metric: Any = None,
-        sample_data_path: str | None = None,
-        use_ensemble: bool = False,
-        ensemble_size: int = 2,
+        self, label: str | None = None, problem_type: str | None = None, query: Any = None,
+        response: Any = None, match_label: Any = None, presets: str | None = None, eval_metric: Any = None,
+        hyperparameters: Overrides = None, path: str | Path | None = None, verbosity: int = 2,
+        num_classes: int | None = None, classes: list | None = None, warn_if_exist: bool = True,
+        enable_progress_bar: bool | None = None, pretrained: bool = True, validation_metric: Any = None,
+        sample_data_path: str | None = None, use_ensemble: bool = False, ensemble_size: int = 2,
         ensemble_mode: str = "one_shot",
-    ):
+    ):  # fmt: skip
         """Notes what to predict; nothing is read or loaded yet.
 
         Args:
@@ -79,30 +64,18 @@ class MultiModalPredictor:
         self._path = None if path is None else Path(path).expanduser()
         self._verbosity, self._progress_bar = verbosity, enable_progress_bar
         self._fitted: Fitted | None = None
-        if warn_if_exist and self._path is not None and _occupied(self._path):
+        if warn_if_exist and self._path is not None and not is_free(self._path):
             warnings.warn(f"path {self._path} exists and is not empty; fit will refuse it.", stacklevel=2)
 
     def fit(
-        self,
-        train_data: Any,
-        presets: str | None = None,
-        tuning_data: Any = None,
-        max_num_tuning_data: int | None = None,
-        id_mappings: Any = None,
-        time_limit: float | None = None,
-        save_path: str | Path | None = None,
-        hyperparameters: Overrides = None,
-        column_types: Mapping[str, str] | None = None,
-        holdout_frac: float | None = None,
-        teacher_predictor: Any = None,
-        seed: int = 0,
-        standalone: bool | None = None,
-        hyperparameter_tune_kwargs: Any = None,
-        clean_ckpts: bool = True,
-        predictions: Any = None,
-        labels: Any = None,
-        predictors: Any = None,
-    ) -> MultiModalPredictor:
+        self, train_data: Any, presets: str | None = None, tuning_data: Any = None,
+        max_num_tuning_data: int | None = None, id_mappings: Any = None, time_limit: float | None = None,
+        save_path: str | Path | None = None, hyperparameters: Overrides = None,
+        column_types: Mapping[str, str] | None = None, holdout_frac: float | None = None,
+        teacher_predictor: Any = None, seed: int = 0, standalone: bool | None = None,
+        hyperparameter_tune_kwargs: Any = None, clean_ckpts: bool = True, predictions: Any = None,
+        labels: Any = None, predictors: Any = None,
+    ) -> MultiModalPredictor:  # fmt: skip
         """Trains on a table and writes the artifact to `path`. A second call trains the same model further.
 
         Args:
@@ -131,6 +104,7 @@ class MultiModalPredictor:
         refuse_unsupported("fit", locals())
         if self._label is None:
             raise ConfigError("label is not set. Name the column to predict: MultiModalPredictor(label='...').")
+        from featherfit.config.dotted import merge_overrides
         from featherfit.fitting import FitRequest, run_fit
 
         path = self._output_path(save_path)
@@ -139,7 +113,7 @@ class MultiModalPredictor:
             train_data=train_data,
             tuning_data=tuning_data,
             presets=presets if presets is not None else (self._presets if self._fitted is None else None),
-            hyperparameters=_merged(self._hyperparameters, hyperparameters),
+            hyperparameters=merge_overrides(self._hyperparameters, hyperparameters),
             problem_type=self._problem_type,
             eval_metric=self._eval_metric,
             validation_metric=self._validation_metric,
@@ -147,34 +121,23 @@ class MultiModalPredictor:
             holdout_frac=holdout_frac,
             time_limit=time_limit,
             seed=seed,
-            work_folder=path / "training",
+            work_folder=path / WORK,
         )
         try:
             fitted = run_fit(request, self._reporter(), self._fitted)
             self._store(fitted, path, standalone)
         finally:
             if clean_ckpts:
-                _clean(path)
+                discard_work(path)
         self._fitted, self._path = fitted, path
         return self
 
     def evaluate(
-        self,
-        data: Any,
-        query_data: Any = None,
-        response_data: Any = None,
-        id_mappings: Any = None,
-        metrics: Any = None,
-        chunk_size: int = 1024,
-        similarity_type: str = "cosine",
-        cutoffs: list[int] | None = None,
-        label: str | None = None,
-        return_pred: bool = False,
-        realtime: bool | None = False,
-        eval_tool: Any = None,
-        predictions: Any = None,
-        labels: Any = None,
-    ) -> Any:
+        self, data: Any, query_data: Any = None, response_data: Any = None, id_mappings: Any = None,
+        metrics: Any = None, chunk_size: int = 1024, similarity_type: str = "cosine",
+        cutoffs: list[int] | None = None, label: str | None = None, return_pred: bool = False,
+        realtime: bool | None = False, eval_tool: Any = None, predictions: Any = None, labels: Any = None,
+    ) -> Any:  # fmt: skip
         """Scores the predictor on a table with labels.
 
         Args:
@@ -190,22 +153,18 @@ class MultiModalPredictor:
         refuse_unsupported("evaluate", locals())
         from featherfit.data.load import load_table
         from featherfit.inference.predict import evaluate
+        from featherfit.inference.tables import as_series
 
         frame = load_table(data, name="data")
         fitted = self._require()
         with self._reporter().prediction_progress(len(frame)) as progress:
             scores, predictions = evaluate(fitted, frame, metrics, label, progress)
-        return (scores, _series(predictions, frame, fitted.schema.label)) if return_pred else scores
+        return (scores, as_series(predictions, frame, fitted.schema.label)) if return_pred else scores
 
     def predict(
-        self,
-        data: Any,
-        candidate_data: Any = None,
-        id_mappings: Any = None,
-        as_pandas: bool | None = None,
-        realtime: bool | None = None,
-        save_results: bool | None = None,
-    ) -> pd.Series | np.ndarray:
+        self, data: Any, candidate_data: Any = None, id_mappings: Any = None, as_pandas: bool | None = None,
+        realtime: bool | None = None, save_results: bool | None = None,
+    ) -> pd.Series | np.ndarray:  # fmt: skip
         """Predicts the label of every row, in the type it had in training.
 
         Args:
@@ -215,22 +174,18 @@ class MultiModalPredictor:
         """
         refuse_unsupported("predict", locals())
         from featherfit.inference.predict import labels_of
+        from featherfit.inference.tables import as_series, wants_pandas
 
         frame, logits = self._table_outputs(data)
         predictions = labels_of(self._require(), logits)
-        if not _wants_pandas(data, as_pandas):
+        if not wants_pandas(data, as_pandas):
             return predictions
-        return _series(predictions, frame, self._require().schema.label)
+        return as_series(predictions, frame, self._require().schema.label)
 
     def predict_proba(
-        self,
-        data: Any,
-        candidate_data: Any = None,
-        id_mappings: Any = None,
-        as_pandas: bool | None = None,
-        as_multiclass: bool = True,
-        realtime: bool | None = False,
-    ) -> pd.DataFrame | pd.Series | np.ndarray:
+        self, data: Any, candidate_data: Any = None, id_mappings: Any = None, as_pandas: bool | None = None,
+        as_multiclass: bool = True, realtime: bool | None = False,
+    ) -> pd.DataFrame | pd.Series | np.ndarray:  # fmt: skip
         """Predicts the probability of every class.
 
         Args:
@@ -246,6 +201,7 @@ class MultiModalPredictor:
         import pandas as pd
 
         from featherfit.evaluation.outputs import probabilities
+        from featherfit.inference.tables import wants_pandas
 
         label = self._require().label
         if label.problem_type == "regression":
@@ -254,21 +210,15 @@ class MultiModalPredictor:
             raise ConfigError(f"as_multiclass=False is for binary problems; there are {len(label.classes)} classes.")
         frame, logits = self._table_outputs(data)
         proba = probabilities(logits)
-        as_pandas = _wants_pandas(data, as_pandas)
+        as_pandas = wants_pandas(data, as_pandas)
         if not as_multiclass:
             return pd.Series(proba[:, 1], index=frame.index, name=label.positive_class) if as_pandas else proba[:, 1]
         return pd.DataFrame(proba, index=frame.index, columns=label.classes.tolist()) if as_pandas else proba
 
     def extract_embedding(
-        self,
-        data: Any,
-        id_mappings: Any = None,
-        return_masks: bool = False,
-        as_tensor: bool = False,
-        as_pandas: bool = False,
-        realtime: bool | None = False,
-        signature: Any = None,
-    ) -> Any:
+        self, data: Any, id_mappings: Any = None, return_masks: bool = False, as_tensor: bool = False,
+        as_pandas: bool = False, realtime: bool | None = False, signature: Any = None,
+    ) -> Any:  # fmt: skip
         """The vector of every row that the head works on, (rows, D).
 
         Args:
@@ -440,10 +390,8 @@ class MultiModalPredictor:
             path = self._path
         else:
             path = Path("featherfit-models") / datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-        if _occupied(path):
-            raise PathExistsError(
-                f"path {path} exists and is not empty. Choose another one, or delete it; nothing is overwritten by fit."
-            )
+        if not is_free(path):
+            raise PathExistsError(f"path {path} exists and is not empty. Choose another one; fit overwrites nothing.")
         return path
 
     def _store(self, fitted: Fitted, path: Path, standalone: bool | None) -> None:
@@ -451,38 +399,3 @@ class MultiModalPredictor:
 
         save_artifact(fitted, path, standalone=standalone)
         self._reporter().info(f"Artifact: {path}")
-
-
-def _occupied(path: Path) -> bool:
-    return path.exists() and (not path.is_dir() or any(path.iterdir()))
-
-
-def _clean(path: Path) -> None:
-    """Removes the training states, and the folder if nothing else came of the fit."""
-    if (path / "training").is_dir():
-        shutil.rmtree(path / "training")
-    if path.is_dir() and not any(path.iterdir()):
-        path.rmdir()
-
-
-def _merged(first: Overrides, second: Overrides) -> Overrides:
-    """The constructor's hyperparameters with `fit`'s on top."""
-    if first is None or second is None:
-        return second if first is None else first
-    from featherfit.config.dotted import parse_overrides
-
-    return {**parse_overrides(first), **parse_overrides(second)}
-
-
-def _wants_pandas(data: Any, as_pandas: bool | None) -> bool:
-    if as_pandas is not None:
-        return as_pandas
-    import pandas as pd
-
-    return isinstance(data, pd.DataFrame)
-
-
-def _series(values: np.ndarray, frame: pd.DataFrame, name: str | None) -> pd.Series:
-    import pandas as pd
-
-    return pd.Series(values, index=frame.index, name=name)

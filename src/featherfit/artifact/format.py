@@ -20,6 +20,8 @@ WEIGHTS = "trainable.safetensors"
 METRICS = "metrics.json"
 CARD = "README.md"
 BASE = "base"
+WORK = "training"
+"""Folder beside the artifact's files where a fit keeps its states."""
 FILES = (CONFIG, SCHEMA, WEIGHTS, METRICS, CARD, BASE)
 
 
@@ -31,6 +33,14 @@ def is_artifact(folder: Path) -> bool:
 def is_free(folder: Path) -> bool:
     """Whether `folder` does not exist or is empty."""
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def discard_work(folder: Path) -> None:
+    """Removes the states of a fit, and the folder itself if nothing else came of it."""
+    if (folder / WORK).is_dir():
+        shutil.rmtree(folder / WORK)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -54,7 +54,7 @@ def save_artifact(fitted: Fitted, path: str | Path, *, standalone: bool | None =
     from safetensors.torch import save_file
 
     target = Path(path).expanduser()
-    if not files.is_free(target) and not files.is_artifact(target) and not (target / "training").is_dir():
+    if not files.is_free(target) and not files.is_artifact(target) and not (target / files.WORK).is_dir():
         raise PathExistsError(f"{target} is not empty and not an artifact. Choose another path, or empty it.")
     whole_encoder = fitted.config.optim.peft is None
     standalone = whole_encoder or bool(standalone)

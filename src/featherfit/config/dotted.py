@@ -205,3 +205,10 @@ def _same(one: Any, other: Any) -> bool:
     """Equality of plain values; true and false are no numbers, and an array equals nothing."""
     comparable = one is None or isinstance(one, (bool, int, float, str, list, dict))
     return comparable and isinstance(one, bool) == isinstance(other, bool) and one == other
+
+
+def merge_overrides(first: Overrides, second: Overrides) -> Overrides:
+    """Two sets of overrides as one; the second wins."""
+    if first is None or second is None:
+        return second if first is None else first
+    return {**parse_overrides(first), **parse_overrides(second)}

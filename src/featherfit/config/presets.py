@@ -95,7 +95,7 @@ def preset_overrides(name: str | None, *, has_gpu: bool) -> tuple[dict[str, Any]
         return dict(preset.overrides), []
     chosen, other = reversed(preset.by_hardware) if has_gpu else preset.by_hardware
     note = (
-        f"presets={name!r} means {chosen!r} ({_checkpoint(chosen)}) here, as {'a' if has_gpu else 'no'} GPU is used; "
+        f"presets={name!r} means {chosen!r} ({_checkpoint(chosen)}) here, because {'a' if has_gpu else 'no'} GPU is used; "
         f"otherwise it means {other!r} ({_checkpoint(other)}). Give one of these two names to pin it."
     )
     return dict(PRESETS[chosen].overrides), [note]

@@ -36,7 +36,7 @@ def generic_family(backbone: PreTrainedModel) -> Family:
         raise CheckpointError(f"{type(backbone).__name__} ({config.model_type!r}) is no text encoder. {KNOWN_TYPES}")
     if len(outermost) != 1:
         raise CheckpointError(
-            f"{type(backbone).__name__} ({config.model_type!r}) cannot be taken apart: there are {len(outermost)} stacks of "
+            f"{type(backbone).__name__} ({config.model_type!r}) cannot be taken apart: it has {len(outermost)} stacks of "
             f"{count} layers instead of one. {KNOWN_TYPES}"
         )
     layers = outermost[0]

@@ -1,0 +1,378 @@
+"""Words of a command line go in; results on stdout, everything else on stderr and an exit code come out.
+
+Heavy modules are imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import featherfit
+from featherfit.errors import (
+    ArtifactError,
+    CheckpointError,
+    ConfigError,
+    FeatherfitError,
+    TrainingError,
+)
+from featherfit.report import Reporter
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXIT_CODES = {CheckpointError: 3, ArtifactError: 4, TrainingError: 5, FeatherfitError: 2}
+"""By the first class an error is an instance of; usage errors end with 2 too and anything else with 1."""
+
+EPILOG = (
+    "Exit codes: 0 fine; 2 wrong usage, settings or data; 3 pretrained weights not found or not as expected; 4 a "
+    "damaged or foreign artifact; 5 training could not go on; 1 anything unexpected. FEATHERFIT_DEBUG=1 adds the traceback."
+)
+
+app = typer.Typer(
+    help="Fine-tunes multilingual text models by training a sliver of their weights.",
+    epilog=EPILOG,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DATA = "A CSV, TSV, Parquet or JSON-lines file"
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Verbosity = Annotated[int, typer.Option(min=0, max=4, help="0 silent, 1 warnings, 2 progress, 3 more, 4 every step.")]
+Artifact = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a fitted predictor.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: Words after `featherfit`; default: those of this process.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = typer.main.get_command(app).main(words, prog_name="featherfit", standalone_mode=False)
+            sys.stdout.flush()
+        return code or 0
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        Reporter().error("Interrupted.")
+        return 130
+    except Exception as error:
+        return _fail(error, as_json="--json" in words)
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        Reporter().result(f"featherfit {featherfit.__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog="KEY=VALUE are settings such as optim.peft=lora optim.lr=1e-3 optim.max_epochs=5.")
+def fit(
+    data: Annotated[str, typer.Argument(metavar="DATA", help=f"{DATA} to learn from.")],
+    label: Annotated[str, typer.Option(help="Column to predict.")],
+    settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", show_default=False)] = None,
+    presets: Annotated[str | None, typer.Option(help="Preset, such as multilingual.")] = None,
+    path: Annotated[Path | None, typer.Option(help="Folder to write; default featherfit-models/<time>.")] = None,
+    tuning_data: Annotated[str | None, typer.Option(help="Rows to validate on; default: a holdout.")] = None,
+    column_types: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN=TYPE", help="Type of a column; may be given again.")
+    ] = None,
+    problem_type: Annotated[str | None, typer.Option(help="binary, multiclass or regression.")] = None,
+    eval_metric: Annotated[str | None, typer.Option(help="Metric to choose the weights and to score by.")] = None,
+    holdout_frac: Annotated[float | None, typer.Option(help="Share of rows to hold out, 0 to 1.")] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds after which training stops.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides holdout, order and initial weights.")] = 0,
+    verbosity: Verbosity = 2,
+    as_json: Json = False,
+) -> None:
+    """Train on a table and write an artifact."""
+    reporter = _reporter(verbosity)
+    types = dict(_pair(text) for text in column_types or [])
+    predictor = featherfit.MultiModalPredictor(
+        label=label, path=path, problem_type=problem_type, eval_metric=eval_metric, verbosity=verbosity
+    )
+    predictor.fit(
+        data,
+        presets=presets,
+        tuning_data=tuning_data,
+        hyperparameters=settings or None,
+        column_types=types or None,
+        time_limit=time_limit,
+        seed=seed,
+        holdout_frac=holdout_frac,
+    )
+    classes = None if predictor.problem_type == "regression" else predictor.class_labels
+    result = {
+        "path": predictor.path,
+        "label": label,
+        "problem_type": predictor.problem_type,
+        "classes": classes,
+        "eval_metric": predictor.eval_metric,
+        "total_parameters": predictor.total_parameters,
+        "trainable_parameters": predictor.trainable_parameters,
+        "megabytes": predictor.model_size,
+        "summary": predictor.fit_summary(),
+    }
+    _show(reporter, result, as_json, "Fitted")
+
+
+@app.command()
+def evaluate(
+    artifact: Artifact,
+    data: Annotated[str, typer.Argument(metavar="DATA", help=f"{DATA} with the label column.")],
+    metrics: Annotated[str | None, typer.Option(metavar="A,B", help="Default: the predictor's own.")] = None,
+    verbosity: Verbosity = 2,
+    as_json: Json = False,
+) -> None:
+    """Score a predictor on a table with labels."""
+    from featherfit.data.load import load_table
+
+    reporter = _reporter(verbosity)
+    frame = load_table(data)
+    predictor = featherfit.MultiModalPredictor.load(artifact, verbosity=verbosity)
+    wanted = None if metrics is None else [name.strip() for name in metrics.split(",")]
+    scores = predictor.evaluate(frame, metrics=wanted)
+    if as_json:
+        _show(reporter, {"rows": len(frame), "scores": scores}, as_json)
+    else:
+        rows = [{"metric": name, "score": float(score)} for name, score in scores.items()]
+        reporter.scores_table(rows, f"{len(frame)} rows of {data}")
+
+
+@app.command()
+def predict(
+    artifact: Artifact,
+    data: Annotated[str, typer.Argument(metavar="DATA", help=f"{DATA}; a label column is not needed.")],
+    output: Annotated[str, typer.Option(help="A .csv, .tsv, .parquet or .jsonl file, or - for CSV on stdout.")] = "-",
+    proba: Annotated[bool, typer.Option("--proba", help="Add the probability of every class.")] = False,
+    verbosity: Verbosity = 2,
+    as_json: Json = False,
+) -> None:
+    """Predict the label of every row, in the table's order."""
+    reporter = _reporter(verbosity)
+    write = None if output == "-" else _writer(output, data)
+    from featherfit.data.load import load_table
+
+    frame = load_table(data)
+    predictor = featherfit.MultiModalPredictor.load(artifact, verbosity=verbosity)
+    table = _predictions(predictor, frame, proba)
+    if write is not None:
+        write(table)
+        _show(reporter, {"output": output, "rows": len(table)}, as_json, "Written")
+    elif as_json:
+        _show(reporter, {"predictions": table.to_dict("records")}, as_json)
+    else:
+        reporter.result(table.to_csv(index=False, lineterminator="\n"))
+
+
+@app.command()
+def inspect(
+    artifact: Annotated[Path | None, typer.Argument(metavar="DIR", help="Folder of a fitted predictor.")] = None,
+    data: Annotated[str | None, typer.Option(help=f"{DATA}, to see what its columns would be taken for.")] = None,
+    label: Annotated[str | None, typer.Option(help="With --data: the column to predict.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what is in an artifact, without loading weights, or what a table is taken for."""
+    if (artifact is None) == (data is None):
+        raise ConfigError("Give either DIR or --data FILE.")
+    reporter = _reporter(2)
+    if data is None:
+        if label is not None:
+            raise ConfigError("--label goes with --data; an artifact has its own.")
+        from featherfit.artifact.store import inspect_artifact
+
+        _show(reporter, inspect_artifact(str(artifact)), as_json, f"Artifact {artifact}")
+        return
+    from featherfit.data.load import load_table
+    from featherfit.data.schema import infer_schema
+
+    frame = load_table(data)
+    schema = infer_schema(frame, label)
+    if as_json:
+        _show(reporter, {"rows": len(frame), **schema.to_json()}, as_json)
+        return
+    rows = [{"column": name, "type": kind, "why": schema.reasons[name]} for name, kind in schema.columns.items()]
+    reporter.scores_table(rows, f"{len(frame)} rows of {data}")
+    if schema.problem_reason:
+        reporter.result(schema.problem_reason)
+
+
+@app.command()
+def checkpoints(as_json: Json = False) -> None:
+    """List pretrained weights that are on this computer or one command away."""
+    from featherfit.checkpoints import available_checkpoints
+
+    entries = available_checkpoints()
+    reporter = _reporter(2)
+    if as_json:
+        _show(reporter, {"checkpoints": [asdict(entry) for entry in entries]}, as_json)
+        return
+    rows = [
+        {
+            "name": entry.name,
+            "MB": round(entry.size_mb),
+            "source": entry.source,
+            "get it": entry.how_to_get or "at hand",
+            "about": entry.note,
+        }
+        for entry in entries
+    ]
+    reporter.scores_table(rows, "Checkpoints")
+
+
+@app.command()
+def demo(
+    plot: Annotated[Path | None, typer.Option(help="Draw the scores into this .png, .svg or .pdf.")] = None,
+    path: Annotated[Path | None, typer.Option(help="Folder to write; default featherfit-models/<time>.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides holdout, order and initial weights.")] = 0,
+    verbosity: Verbosity = 2,
+    as_json: Json = False,
+) -> None:
+    """Train on English reviews, score reviews in seven languages: a minute or two on a CPU."""
+    from featherfit.demo.run import plot_demo, require_plotting, run_demo, show_demo
+
+    if plot is not None:
+        require_plotting()
+        _check_target(str(plot), (".png", ".svg", ".pdf"), "--plot")
+    reporter = _reporter(verbosity)
+    result = run_demo(reporter, path, seed)
+    if plot is not None:
+        plot_demo(result, plot)
+    if as_json:
+        _show(reporter, result, as_json)
+    else:
+        show_demo(result, reporter)
+
+
+def _reporter(verbosity: int) -> Reporter:
+    if verbosity == 0:
+        warnings.simplefilter("ignore")
+    return Reporter(verbosity)
+
+
+def _show(reporter: Reporter, result: dict[str, Any], as_json: bool, title: str = "") -> None:
+    """A result as JSON, or as a table with one row for each value."""
+    if as_json:
+        import json
+
+        reporter.result(json.dumps(_plain(result), ensure_ascii=False, allow_nan=False))
+        return
+    rows = [{"what": name, "value": value} for name, value in _leaves(_plain(result)) if value is not None]
+    reporter.scores_table(rows, title)
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    leaves = []
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        leaves += _leaves(value, f"{key}.") if isinstance(value, dict) else [(key, value)]
+    return leaves
+
+
+def _plain(value: Any) -> Any:
+    """JSON values: numpy's become Python's, and a number that JSON lacks becomes null."""
+    if isinstance(value, dict):
+        return {str(_plain(key)): _plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.rpartition("=")
+    if not (name and equals and value):
+        raise ConfigError(f"--column-types {text!r} is not of the form COLUMN=TYPE.")
+    return name, value
+
+
+def _predictions(predictor: featherfit.MultiModalPredictor, frame: pd.DataFrame, proba: bool) -> pd.DataFrame:
+    """A column with the label's name and, with `proba`, one for every class."""
+    if not proba:
+        return predictor.predict(frame, as_pandas=True).to_frame(predictor.label)
+    probabilities = predictor.predict_proba(frame, as_pandas=True)
+    best = probabilities.to_numpy().argmax(axis=1)
+    table = probabilities.add_prefix("proba_")
+    table.insert(0, str(predictor.label), probabilities.columns.to_numpy()[best])
+    return table
+
+
+def _writer(output: str, data: str) -> Callable[[pd.DataFrame], None]:
+    """What writes a table to `output`; settled before anything slow begins.
+
+    Raises:
+        ConfigError: An ending we do not write, no such folder, or the input itself.
+    """
+    writers: dict[str, Callable[[pd.DataFrame], None]] = {
+        ".csv": lambda table: table.to_csv(output, index=False),
+        ".tsv": lambda table: table.to_csv(output, index=False, sep="\t"),
+        ".parquet": lambda table: table.to_parquet(output, index=False),
+        ".jsonl": lambda table: table.to_json(output, orient="records", lines=True, force_ascii=False),
+    }
+    ending = _check_target(output, tuple(writers), "--output")
+    if Path(output).resolve() == Path(data).resolve():
+        raise ConfigError(f"--output {output} is the input itself. Choose another file.")
+    return writers[ending]
+
+
+def _check_target(target: str, endings: tuple[str, ...], option: str) -> str:
+    """The ending of a file that can be written.
+
+    Raises:
+        ConfigError: Another ending, or a folder that does not exist.
+    """
+    path = Path(target)
+    ending = path.suffix.lower()
+    if ending not in endings:
+        raise ConfigError(f"{option} {target}: a file's name has to end in one of {', '.join(endings)}.")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{option} {target}: there is no folder {path.parent}.")
+    return ending
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    Reporter().warn(str(message))
+
+
+def _fail(error: Exception, as_json: bool) -> int:
+    """Says what went wrong, and returns the exit code."""
+    reporter = Reporter()
+    # The class of usage errors lies in different places in typer's versions; only they have this method.
+    usage = hasattr(error, "format_message")
+    ours = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), None)
+    message = error.format_message() if usage else str(error)
+    if os.environ.get("FEATHERFIT_DEBUG", "0") not in ("", "0"):
+        reporter.error("".join(traceback.format_exception(error)))
+    elif usage:
+        reporter.error(f"{message} `featherfit --help` shows what is allowed.")
+    elif ours is not None:
+        reporter.error(message)
+    else:
+        reporter.error(f"{type(error).__name__}: {message}\nThis was not expected; FEATHERFIT_DEBUG=1 shows where.")
+    if as_json:
+        import json
+
+        kind = "UsageError" if usage else type(error).__name__
+        reporter.result(json.dumps({"error": {"kind": kind, "message": message}}, ensure_ascii=False))
+    return 2 if usage else ours or 1
