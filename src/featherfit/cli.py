@@ -35,7 +35,7 @@ EXIT_CODES = {CheckpointError: 3, ArtifactError: 4, TrainingError: 5, Featherfit
 
 EPILOG = (
     "Exit codes: 0 fine; 2 wrong usage, settings or data; 3 pretrained weights not found or not as expected; 4 a "
-    "damaged or foreign artifact; 5 training could not go on; 1 anything unexpected. FEATHERFIT_DEBUG=1 adds the traceback."
+    "damaged or foreign artifact; 5 training could not go on; 130 interrupted; 1 anything unexpected. FEATHERFIT_DEBUG=1 adds the traceback."
 )
 
 app = typer.Typer(
@@ -48,6 +48,8 @@ app = typer.Typer(
 DATA = "A CSV, TSV, Parquet or JSON-lines file"
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Verbosity = Annotated[int, typer.Option(min=0, max=4, help="0 silent, 1 warnings, 2 progress, 3 more, 4 every step.")]
+OutputFolder = Annotated[Path | None, typer.Option(help="Folder to write; default featherfit-models/<time>.")]
+Seed = Annotated[int, typer.Option(help="Decides holdout, order and initial weights.")]
 Artifact = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a fitted predictor.")]
 
 
@@ -90,22 +92,23 @@ def fit(
     label: Annotated[str, typer.Option(help="Column to predict.")],
     settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", show_default=False)] = None,
     presets: Annotated[str | None, typer.Option(help="Preset, such as multilingual.")] = None,
-    path: Annotated[Path | None, typer.Option(help="Folder to write; default featherfit-models/<time>.")] = None,
+    path: OutputFolder = None,
     tuning_data: Annotated[str | None, typer.Option(help="Rows to validate on; default: a holdout.")] = None,
-    column_types: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN=TYPE", help="Type of a column; may be given again.")
+    column_type: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=TYPE", help="Type of a column, not inferred; may be given again.")
     ] = None,
     problem_type: Annotated[str | None, typer.Option(help="binary, multiclass or regression.")] = None,
     eval_metric: Annotated[str | None, typer.Option(help="Metric to choose the weights and to score by.")] = None,
     holdout_frac: Annotated[float | None, typer.Option(help="Share of rows to hold out, 0 to 1.")] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds after which training stops.")] = None,
-    seed: Annotated[int, typer.Option(help="Decides holdout, order and initial weights.")] = 0,
+    seed: Seed = 0,
+    standalone: Annotated[bool, typer.Option("--standalone", help="Put the pretrained weights in too.")] = False,
     verbosity: Verbosity = 2,
     as_json: Json = False,
 ) -> None:
     """Train on a table and write an artifact."""
     reporter = _reporter(verbosity)
-    types = dict(_pair(text) for text in column_types or [])
+    types = _column_types(column_type or [])
     predictor = featherfit.MultiModalPredictor(
         label=label, path=path, problem_type=problem_type, eval_metric=eval_metric, verbosity=verbosity
     )
@@ -118,6 +121,7 @@ def fit(
         time_limit=time_limit,
         seed=seed,
         holdout_frac=holdout_frac,
+        standalone=standalone or None,
     )
     classes = None if predictor.problem_type == "regression" else predictor.class_labels
     result = {
@@ -138,7 +142,9 @@ def fit(
 def evaluate(
     artifact: Artifact,
     data: Annotated[str, typer.Argument(metavar="DATA", help=f"{DATA} with the label column.")],
-    metrics: Annotated[str | None, typer.Option(metavar="A,B", help="Default: the predictor's own.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Default: the predictor's own; may be given again.", show_default=False)
+    ] = None,
     verbosity: Verbosity = 2,
     as_json: Json = False,
 ) -> None:
@@ -148,8 +154,7 @@ def evaluate(
     reporter = _reporter(verbosity)
     frame = load_table(data)
     predictor = featherfit.MultiModalPredictor.load(artifact, verbosity=verbosity)
-    wanted = None if metrics is None else [name.strip() for name in metrics.split(",")]
-    scores = predictor.evaluate(frame, metrics=wanted)
+    scores = predictor.evaluate(frame, metrics=metric or None)
     if as_json:
         _show(reporter, {"rows": len(frame), "scores": scores}, as_json)
     else:
@@ -241,8 +246,8 @@ def checkpoints(as_json: Json = False) -> None:
 @app.command()
 def demo(
     plot: Annotated[Path | None, typer.Option(help="Draw the scores into this .png, .svg or .pdf.")] = None,
-    path: Annotated[Path | None, typer.Option(help="Folder to write; default featherfit-models/<time>.")] = None,
-    seed: Annotated[int, typer.Option(help="Decides holdout, order and initial weights.")] = 0,
+    path: OutputFolder = None,
+    seed: Seed = 0,
     verbosity: Verbosity = 2,
     as_json: Json = False,
 ) -> None:
@@ -253,7 +258,7 @@ def demo(
         require_plotting()
         _check_target(str(plot), (".png", ".svg", ".pdf"), "--plot")
     reporter = _reporter(verbosity)
-    result = run_demo(reporter, path, seed)
+    result = run_demo(reporter, seed=seed, folder=path)
     if plot is not None:
         plot_demo(result, plot)
     if as_json:
@@ -300,11 +305,13 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.rpartition("=")
-    if not (name and equals and value):
-        raise ConfigError(f"--column-types {text!r} is not of the form COLUMN=TYPE.")
-    return name, value
+def _column_types(texts: list[str]) -> dict[str, str]:
+    """The types by column; all texts that say none in one error."""
+    pairs = [text.rpartition("=") for text in texts]
+    problems = [f"--column-type {''.join(pair)!r} is not of the form NAME=TYPE." for pair in pairs if not all(pair)]
+    if problems:
+        raise ConfigError(problems)
+    return {name: kind for name, _, kind in pairs}
 
 
 def _predictions(predictor: featherfit.MultiModalPredictor, frame: pd.DataFrame, proba: bool) -> pd.DataFrame:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,10 @@ def run_fit(request: FitRequest, reporter: Reporter, previous: Fitted | None = N
         fitted, train_frame, tuning = _start(request, resolved.config, frame, tuning, reporter)
     else:
         fitted, train_frame, tuning = _go_on(request, resolved.config, frame, tuning, previous)
-    return _train(request, fitted, _datasets(fitted, train_frame, tuning), reporter, started)
+    sets = _datasets(fitted, train_frame, tuning)
+    if previous is None and fitted.config.optim.head_init == "probe":
+        _probe(fitted, sets[0])
+    return _train(request, fitted, sets, reporter, started)
 
 
 def _check_arguments(request: FitRequest) -> None:
@@ -204,6 +208,15 @@ def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame) -
     return train_set, make_dataset(tuning, fitted.schema, fitted.text, fitted.label)
 
 
+def _probe(fitted: Fitted, train_set: Dataset) -> None:
+    """Starts the head from a linear fit to the training rows."""
+    from featherfit.inference.predict import outputs
+    from featherfit.training.probe import probe_head
+
+    embeddings = outputs(fitted, train_set, embeddings=True)
+    probe_head(fitted.model.head.linear, embeddings, train_set.labels, fitted.label.problem_type, train_set.weights)
+
+
 def _train(
     request: FitRequest, fitted: Fitted, sets: tuple[Dataset, Dataset], reporter: Reporter, started: float
 ) -> Fitted:
@@ -275,7 +288,10 @@ def _run_steps(
         seed=request.seed,
     )
     report, reason = None, "all epochs done"
-    with reporter.training_progress(plan.total_steps, fitted.validation_metric) as progress:
+    with (
+        _seeded(request.seed, fitted.device.place.type),
+        reporter.training_progress(plan.total_steps, fitted.validation_metric) as progress,
+    ):
         for report in reports:
             if report.score is not None:
                 states.add(report.score, report.step, fitted.model)
@@ -290,3 +306,13 @@ def _run_steps(
     if not states.kept:
         states.add(evaluate(), report.step, fitted.model)
     return report.step, reason
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, device_type: str) -> Iterator[None]:
+    """Dropout that depends on `seed` alone, and the caller's random state as it was afterwards."""
+    import torch
+
+    with torch.random.fork_rng([torch.cuda.current_device()] if device_type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

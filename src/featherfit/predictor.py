@@ -87,7 +87,7 @@ class MultiModalPredictor:
             hyperparameters: Dotted keys, as a dict, a list of `key=value`, or one string.
             column_types: Types of columns that should not be inferred.
             holdout_frac: Share of the rows to hold out, 0 to 1.
-            seed: Decides the holdout, the order of rows and initial weights.
+            seed: Decides the holdout, the order of rows, initial weights and dropout.
             standalone: Put the pretrained weights into the artifact. Default: only where they were trained themselves.
             clean_ckpts: Delete the states kept while training; False keeps them under `<path>/training`.
 
@@ -163,7 +163,7 @@ class MultiModalPredictor:
 
     def predict(
         self, data: Any, candidate_data: Any = None, id_mappings: Any = None, as_pandas: bool | None = None,
-        realtime: bool | None = None, save_results: bool | None = None,
+        realtime: bool | None = False, save_results: bool | None = None,
     ) -> pd.Series | np.ndarray:  # fmt: skip
         """Predicts the label of every row, in the type it had in training.
 

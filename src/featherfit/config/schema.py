@@ -205,6 +205,11 @@ class OptimConfig:
         allowed="balanced, a mapping from label to a number above 0, or null",
     )
     loss_func: str = option("auto", "Cross entropy or mean squared error, by problem type.", choices=("auto",))
+    head_init: str = option(
+        "random",
+        "How the head starts: random numbers, or a linear probe fitted to the training rows' embeddings (one more pass).",
+        choices=("random", "probe"),
+    )
     ema_decay: float = option(
         0.0,
         "Decay per step of a running average of the trained weights, which is what is validated and kept; 0 for none.",

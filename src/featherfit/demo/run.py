@@ -6,10 +6,10 @@ The texts and their card are in `demo/data`. Nothing here was chosen by looking 
 from __future__ import annotations
 
 import time
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featherfit.demo import TRAIN_ROWS, demo_table
 from featherfit.errors import MissingDependencyError
 from featherfit.predictor import MultiModalPredictor
 
@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 
     from featherfit.report import Reporter
 
-LANGUAGES = {
+NAMES = {
     "en": "English",
     "de": "German",
-    "fr": "French",
-    "es": "Spanish",
     "ja": "Japanese",
+    "fr": "French",
     "zh": "Chinese",
+    "es": "Spanish",
     "ko": "Korean",
 }
-TRAIN_ROWS = 400
+SHOWN = 70
+"""Characters of a sample review."""
+COLUMNS = ["text", "label"]
 METRICS = ["accuracy", "roc_auc"]
 SETTINGS = {
     "optim.peft": "ia3_bias",
@@ -35,62 +37,52 @@ SETTINGS = {
     "env.batch_size": 32,
     "env.per_gpu_batch_size": 32,
 }
-SAMPLES = 2
-"""Reviews shown per language: the first ones of its test rows, whatever the model makes of them."""
 
 
-def run_demo(reporter: Reporter, path: str | Path | None = None, seed: int = 0) -> dict[str, Any]:
+def run_demo(reporter: Reporter, *, seed: int = 0, folder: str | Path | None = None) -> dict[str, Any]:
     """Trains on 400 English reviews and scores reviews of every language; about a minute on two CPU cores.
 
     Args:
         reporter: Hears how it goes.
-        path: Folder for the artifact; default `featherfit-models/<time>`.
         seed: Decides the holdout, the order of rows and initial weights.
+        folder: Where the artifact goes; default `featherfit-models/<time>`.
 
     Returns:
-        `languages` (language, rows, accuracy, roc_auc), `samples` (language, review, label, predicted, probability of a
-        good review), the artifact's `path` and `artifact_bytes`, `trainable_parameters`, `total_parameters`, `seconds`.
+        `languages` (language, rows, accuracy, roc_auc), `samples` (each language's first test review: language, review,
+        label, predicted, probability of a good review), the artifact's `path` and `artifact_kb` (1000 bytes each),
+        `trainable_parameters`, `total_parameters`, `seconds`.
 
     Raises:
         CheckpointError: multilingual-e5-small is not at hand; the message says how to get it.
     """
     started = time.monotonic()
-    train, tests = demo_tables()
-    predictor = MultiModalPredictor(label="label", path=path, verbosity=reporter.verbosity)
+    predictor = MultiModalPredictor(label="label", path=folder, verbosity=reporter.verbosity)
+    train = demo_table("en", "train")[COLUMNS]
     predictor.fit(train, presets="multilingual_e5_small", hyperparameters=SETTINGS, seed=seed)
     languages, samples = [], []
-    for name, test in tests.items():
+    for code, name in NAMES.items():
+        test = demo_table(code)[COLUMNS]
         reporter.info(f"Scoring {len(test)} {name} reviews.")
         languages.append({"language": name, "rows": len(test), **predictor.evaluate(test, metrics=METRICS)})
-        samples += _samples(predictor, name, test.head(SAMPLES))
+        samples.append({"language": name, **_sample(predictor, test.head(1))})
     return {
         "languages": languages,
         "samples": samples,
         "path": predictor.path,
-        "artifact_bytes": sum(file.stat().st_size for file in Path(str(predictor.path)).rglob("*") if file.is_file()),
+        "artifact_kb": sum(f.stat().st_size for f in Path(str(predictor.path)).rglob("*") if f.is_file()) / 1000,
         "trainable_parameters": predictor.trainable_parameters,
         "total_parameters": predictor.total_parameters,
         "seconds": time.monotonic() - started,
     }
 
 
-def demo_tables() -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-    """English training rows, and test rows by language, each with the columns `text` and `label`."""
-    from featherfit.data.load import load_table
-
-    folder = Path(str(files("featherfit.demo"))) / "data"
-    tables = {name: load_table(folder / f"{code}.csv")[["text", "label"]] for code, name in LANGUAGES.items()}
-    english = tables["English"]
-    return english.head(TRAIN_ROWS), {**tables, "English": english.iloc[TRAIN_ROWS:].reset_index(drop=True)}
-
-
 def show_demo(result: dict[str, Any], reporter: Reporter) -> None:
     """Prints the tables of a result of `run_demo`."""
     reporter.scores_table(result["languages"], f"Trained on {TRAIN_ROWS} English reviews, tested on")
-    reporter.scores_table(result["samples"], "The first reviews of each language (1 is good, 0 is bad)")
+    reporter.scores_table(result["samples"], "The first test review of each language (1 is good, 0 is bad)")
     reporter.result(
         f"{result['trainable_parameters']:,} of {result['total_parameters']:,} parameters trained. The artifact at "
-        f"{result['path']} takes {result['artifact_bytes'] / 1e6:.1f} MB. All took {result['seconds']:.0f} s."
+        f"{result['path']} takes {result['artifact_kb']:.0f} KB. All took {result['seconds']:.0f} s."
     )
 
 
@@ -130,15 +122,11 @@ def require_plotting() -> None:
         raise MissingDependencyError('Plots need matplotlib: pip install "featherfit[plot]"')
 
 
-def _samples(predictor: MultiModalPredictor, language: str, rows: pd.DataFrame) -> list[dict[str, Any]]:
-    good = predictor.predict_proba(rows)[1]
-    return [
-        {
-            "language": language,
-            "review": text if len(text) <= 70 else f"{text[:69]}…",
-            "label": int(label),
-            "predicted": int(probability >= 0.5),
-            "probability": float(probability),
-        }
-        for text, label, probability in zip(rows["text"], rows["label"], good, strict=True)
-    ]
+def _sample(predictor: MultiModalPredictor, row: pd.DataFrame) -> dict[str, Any]:
+    text, probability = row["text"].iloc[0], float(predictor.predict_proba(row)[1].iloc[0])
+    return {
+        "review": text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…",
+        "label": int(row["label"].iloc[0]),
+        "predicted": int(predictor.predict(row).iloc[0]),
+        "probability": probability,
+    }
