@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ SOURCE = ROOT / "src" / "featherfit"
 MODULES = sorted(SOURCE.rglob("*.py"))
 TREES = {module: ast.parse(module.read_text("utf-8")) for module in MODULES}
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+FORBIDDEN_CALLS = {"print", "eval", "exec", "torch.load", "torch.save", "pd.read_pickle", "np.load"}
 FORBIDDEN_MODULES = {"pickle", "dill", "joblib", "cloudpickle", "shelve"}
 
 each_module = pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(SOURCE)))
@@ -22,6 +22,12 @@ def body_length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """Lines of the body without its docstring."""
     statements = function.body[1:] if ast.get_docstring(function) is not None else function.body
     return statements[-1].end_lineno - statements[0].lineno + 1 if statements else 0
+
+
+def is_stub(node: ast.AST) -> bool:
+    """Whether this is a protocol's member: `def folder(self) -> Path: ...`."""
+    only = node.body[0]
+    return isinstance(only, ast.Expr) and isinstance(only.value, ast.Constant) and only.value.value is ...
 
 
 def public_definitions(tree: ast.Module) -> list[ast.AST]:
@@ -52,7 +58,7 @@ def test_docstrings(module):
     tree = TREES[module]
     if tree.body:
         assert ast.get_docstring(tree), "a module says first what comes in and what goes out"
-    bare = [node.name for node in public_definitions(tree) if not ast.get_docstring(node)]
+    bare = [node.name for node in public_definitions(tree) if not ast.get_docstring(node) and not is_stub(node)]
     assert not bare
 
 
@@ -60,8 +66,8 @@ def test_docstrings(module):
 def test_forbidden(module):
     faults = []
     for node in ast.walk(TREES[module]):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"print", "eval", "exec"}:
-            faults.append(f"line {node.lineno}: {node.func.id}")
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in FORBIDDEN_CALLS:
+            faults.append(f"line {node.lineno}: {ast.unparse(node.func)}")
         if isinstance(node, ast.ExceptHandler) and node.type is None:
             faults.append(f"line {node.lineno}: bare except")
         if isinstance(node, ast.Import) and FORBIDDEN_MODULES & {alias.name.split(".")[0] for alias in node.names}:
@@ -80,7 +86,7 @@ def test_no_drawer_for_everything():
 
 def test_inheritance_is_one_level_deep():
     bases = {
-        node.name: [base.id for base in node.bases if isinstance(base, ast.Name)]
+        node.name: [ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases]
         for tree in TREES.values()
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef)
@@ -99,7 +105,9 @@ def test_nothing_heavy_at_the_top_of_the_light_layers():
     heavy = {"torch", "transformers", "pandas", "sklearn", "accelerate", "matplotlib", "datasets", "rich"}
     light = [path for path in MODULES if path.parent == SOURCE or path.is_relative_to(SOURCE / "config")]
     faults = {
-        path.name: sorted(heavy & top_level_imports(TREES[path])) for path in light if heavy & top_level_imports(TREES[path])
+        path.name: sorted(heavy & top_level_imports(TREES[path]))
+        for path in light
+        if heavy & top_level_imports(TREES[path])
     }
     assert not faults
 
@@ -111,7 +119,5 @@ def top_level_imports(tree: ast.Module) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-def test_test_files_have_names_of_their_own():
-    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
-    assert [name for name, count in names.items() if count > 1] == []
+def test_tests_are_no_packages():
     assert list((ROOT / "tests").rglob("__init__.py")) == []

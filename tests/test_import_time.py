@@ -30,8 +30,8 @@ def test_the_probe_sees_heavy_modules():
 
 
 def test_import_featherfit():
-    runs = [fresh_import("featherfit") for _ in range(3)]
-    assert [heavy for _, heavy in runs] == [[], [], []]
+    runs = [fresh_import("featherfit") for _ in range(5)]
+    assert [heavy for _, heavy in runs] == [[]] * 5
     assert min(seconds for seconds, _ in runs) < 0.3
 
 

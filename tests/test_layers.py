@@ -42,7 +42,9 @@ def imported_layers(tree: ast.AST) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            names = [f"{node.module}.{alias.name}" if node.module == "featherfit" else node.module for alias in node.names]
+            names = [
+                f"{node.module}.{alias.name}" if node.module == "featherfit" else node.module for alias in node.names
+            ]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         else:

@@ -66,9 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            code = typer.main.get_command(app).main(words, prog_name="featherfit", standalone_mode=False)
+            # Not `command.main`, which has ways of its own with interrupts and closed pipes.
+            command = typer.main.get_command(app)
+            with command.make_context("featherfit", words) as context:
+                command.invoke(context)
             sys.stdout.flush()
-        return code or 0
+        return 0
+    except typer.Exit as done:
+        return done.exit_code
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -86,11 +91,13 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-@app.command(epilog="KEY=VALUE are settings such as optim.peft=lora optim.lr=1e-3 optim.max_epochs=5.")
+@app.command()
 def fit(
     data: Annotated[str, typer.Argument(metavar="DATA", help=f"{DATA} to learn from.")],
     label: Annotated[str, typer.Option(help="Column to predict.")],
-    settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", show_default=False)] = None,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as optim.peft=lora optim.lr=1e-3.")
+    ] = None,
     presets: Annotated[str | None, typer.Option(help="Preset, such as multilingual.")] = None,
     path: OutputFolder = None,
     tuning_data: Annotated[str | None, typer.Option(help="Rows to validate on; default: a holdout.")] = None,
@@ -317,8 +324,9 @@ def _column_types(texts: list[str]) -> dict[str, str]:
 def _predictions(predictor: featherfit.MultiModalPredictor, frame: pd.DataFrame, proba: bool) -> pd.DataFrame:
     """A column with the label's name and, with `proba`, one for every class."""
     if not proba:
-        return predictor.predict(frame, as_pandas=True).to_frame(predictor.label)
-    probabilities = predictor.predict_proba(frame, as_pandas=True)
+        predictions: Any = predictor.predict(frame, as_pandas=True)
+        return predictions.to_frame(predictor.label)
+    probabilities: Any = predictor.predict_proba(frame, as_pandas=True)
     best = probabilities.to_numpy().argmax(axis=1)
     table = probabilities.add_prefix("proba_")
     table.insert(0, str(predictor.label), probabilities.columns.to_numpy()[best])
@@ -366,9 +374,9 @@ def _fail(error: Exception, as_json: bool) -> int:
     """Says what went wrong, and returns the exit code."""
     reporter = Reporter()
     # The class of usage errors lies in different places in typer's versions; only they have this method.
-    usage = hasattr(error, "format_message")
+    usage = getattr(error, "format_message", None)
     ours = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), None)
-    message = error.format_message() if usage else str(error)
+    message = usage() if usage else str(error)
     if os.environ.get("FEATHERFIT_DEBUG", "0") not in ("", "0"):
         reporter.error("".join(traceback.format_exception(error)))
     elif usage:

@@ -67,14 +67,25 @@ def run_fit(request: FitRequest, reporter: Reporter, previous: Fitted | None = N
         reporter.info(note)
     frame = load_table(request.train_data, name="train_data")
     tuning = None if request.tuning_data is None else load_table(request.tuning_data, name="tuning_data")
-    if previous is None:
-        fitted, train_frame, tuning = _start(request, resolved.config, frame, tuning, reporter)
-    else:
-        fitted, train_frame, tuning = _go_on(request, resolved.config, frame, tuning, previous)
-    sets = _datasets(fitted, train_frame, tuning)
-    if previous is None and fitted.config.optim.head_init == "probe":
-        _probe(fitted, sets[0])
-    return _train(request, fitted, sets, reporter, started)
+    with _seeded(request.seed, on_gpu=has_gpu()):
+        if previous is None:
+            fitted, train_frame, tuning = _start(request, resolved.config, frame, tuning, reporter)
+        else:
+            fitted, train_frame, tuning = _go_on(request, resolved.config, frame, tuning, previous)
+        sets = _datasets(fitted, train_frame, tuning)
+        if previous is None and fitted.config.optim.head_init == "probe":
+            _probe(fitted, sets[0])
+        return _train(request, fitted, sets, reporter, started)
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, *, on_gpu: bool) -> Iterator[None]:
+    """Dropout that depends on `seed` alone, and the caller's random state as it was afterwards."""
+    import torch
+
+    with torch.random.fork_rng([torch.cuda.current_device()] if on_gpu else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _check_arguments(request: FitRequest) -> None:
@@ -288,10 +299,7 @@ def _run_steps(
         seed=request.seed,
     )
     report, reason = None, "all epochs done"
-    with (
-        _seeded(request.seed, fitted.device.place.type),
-        reporter.training_progress(plan.total_steps, fitted.validation_metric) as progress,
-    ):
+    with reporter.training_progress(plan.total_steps, fitted.validation_metric) as progress:
         for report in reports:
             if report.score is not None:
                 states.add(report.score, report.step, fitted.model)
@@ -306,13 +314,3 @@ def _run_steps(
     if not states.kept:
         states.add(evaluate(), report.step, fitted.model)
     return report.step, reason
-
-
-@contextlib.contextmanager
-def _seeded(seed: int, device_type: str) -> Iterator[None]:
-    """Dropout that depends on `seed` alone, and the caller's random state as it was afterwards."""
-    import torch
-
-    with torch.random.fork_rng([torch.cuda.current_device()] if device_type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield

@@ -112,7 +112,9 @@ class Reporter:
         for row in rows:
             cells = (f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values())
             table.add_row(*map(Text, cells))
-        self.results.print(table)
+        with self.results.capture() as shown:  # printed by rich, a closed pipe would end the process
+            self.results.print(table)
+        self.result(shown.get())
 
     @contextlib.contextmanager
     def training_progress(self, total_steps: int, metric: str) -> Iterator[TrainingProgress]:

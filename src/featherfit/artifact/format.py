@@ -43,6 +43,11 @@ def discard_work(folder: Path) -> None:
         folder.rmdir()
 
 
+def is_of_fit(folder: Path) -> bool:
+    """Whether `folder` holds the states of a fit under way and nothing else."""
+    return folder.is_dir() and [entry.name for entry in folder.iterdir()] == [WORK]
+
+
 def write_json(path: Path, value: Any) -> None:
     """Readable JSON; NaN becomes null, since JSON has no NaN."""
     path.write_text(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
@@ -99,6 +104,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
 
 
+def digests(folder: Path) -> dict[str, str]:
+    """Checksums of what an artifact's predictions depend on, by path in `folder`."""
+    parts = [folder / WEIGHTS, folder / SCHEMA, *sorted((folder / BASE).rglob("*"))]
+    return {part.relative_to(folder).as_posix(): sha256(part) for part in parts if part.is_file()}
+
+
 def _digest(file: Any) -> str:
     digest = hashlib.sha256()
     for chunk in iter(lambda: file.read(1 << 20), b""):
@@ -126,12 +137,16 @@ def written_whole(target: Path) -> Iterator[Path]:
             return
         if not target.is_dir():
             raise PathExistsError(f"{target} is a file. Choose another path.")
-        for other in target.iterdir():
-            if other.name not in FILES:
-                other.rename(fresh / other.name)
         old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
         target.rename(old)
-        fresh.rename(target)
+        try:
+            fresh.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+        for other in old.iterdir():
+            if other.name not in FILES:
+                other.rename(target / other.name)
         shutil.rmtree(old)
     finally:
         if fresh.exists():

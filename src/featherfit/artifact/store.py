@@ -54,7 +54,7 @@ def save_artifact(fitted: Fitted, path: str | Path, *, standalone: bool | None =
     from safetensors.torch import save_file
 
     target = Path(path).expanduser()
-    if not files.is_free(target) and not files.is_artifact(target) and not (target / files.WORK).is_dir():
+    if not files.is_free(target) and not files.is_artifact(target) and not files.is_of_fit(target):
         raise PathExistsError(f"{target} is not empty and not an artifact. Choose another path, or empty it.")
     whole_encoder = fitted.config.optim.peft is None
     standalone = whole_encoder or bool(standalone)
@@ -67,7 +67,7 @@ def save_artifact(fitted: Fitted, path: str | Path, *, standalone: bool | None =
         files.write_json(folder / files.SCHEMA, schema)
         files.write_json(folder / files.METRICS, fitted.summary)
         config = _describe(fitted, standalone)
-        config["files"] = {name: files.sha256(folder / name) for name in (files.WEIGHTS, files.SCHEMA)}
+        config["files"] = files.digests(folder)
         files.write_json(folder / files.CONFIG, config)
         (folder / files.CARD).write_text(model_card(fitted, standalone), encoding="utf-8")
     return target
@@ -123,7 +123,7 @@ def load_artifact(path: str | Path) -> Fitted:
         config = build_config(stored["settings"])
         state = files.read_json(folder / files.SCHEMA)
         schema, label = Schema.from_json(state["schema"]), LabelProcessor.from_json(state["label"])
-        recorded = stored["checkpoint"]
+        recorded = {key: stored["checkpoint"][key] for key in ("name", "fingerprint", "note")}
         metrics = str(stored["eval_metric"]), str(stored["validation_metric"])
         pooling = str(stored["pooling"])
     except (KeyError, TypeError, AttributeError, FeatherfitError) as error:
@@ -140,7 +140,9 @@ def load_artifact(path: str | Path) -> Fitted:
 
 def _check_digests(folder: Path, stored: dict[str, Any]) -> None:
     for name, digest in dict(stored.get("files") or {}).items():
-        if name in (files.WEIGHTS, files.SCHEMA) and files.sha256(folder / name) != digest:
+        if not (folder / name).is_file():
+            raise ArtifactError(f"{folder} is not a complete artifact. It lacks: {name}.")
+        if files.sha256(folder / name) != digest:
             raise ArtifactError(f"{folder / name} was changed or damaged: its checksum is not the recorded one.")
 
 

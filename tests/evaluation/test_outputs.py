@@ -1,0 +1,84 @@
+"""Outputs land in the table's order, and are scored in the label's own unit."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny_models import tiny_model
+
+from featherfit.data.batch import collate
+from featherfit.data.dataset import Dataset
+from featherfit.data.processors.label import LabelProcessor
+from featherfit.data.processors.text import TokenizedRows
+from featherfit.evaluation.outputs import model_outputs, probabilities, score_outputs
+from featherfit.training.device import Device
+
+CPU = Device(torch.device("cpu"), "no")
+
+
+def dataset(rows: int = 13) -> Dataset:
+    random = np.random.default_rng(0)
+    lengths = random.integers(2, 12, size=rows).astype(np.int64)
+    ids = [random.integers(4, 50, size=length).astype(np.int32) for length in lengths]
+    return Dataset(TokenizedRows(ids, None, lengths, 0), None, None, pd.RangeIndex(rows))
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_each_row_gets_its_own(embeddings, batch_size):
+    model, data = tiny_model("bert"), dataset()
+    model.train()
+    given = model_outputs(model, data, batch_size=batch_size, pad_id=0, device=CPU, embeddings=embeddings)
+    assert not model.training and given.dtype == np.float32
+    run = model.embed if embeddings else model
+    with torch.no_grad():
+        alone = torch.cat([run(collate(data.rows, [row], 0)) for row in range(len(data))]).numpy()
+    assert given.shape == alone.shape == (13, 32 if embeddings else 3)
+    np.testing.assert_allclose(given, alone, atol=1e-5)
+
+
+def test_order_of_rows_does_not_change_a_bit():
+    model, data = tiny_model("bert"), dataset()
+    order = np.random.default_rng(1).permutation(13)
+    rows = TokenizedRows([data.rows.ids[i] for i in order], None, data.rows.lengths[order], 0)
+    shuffled = Dataset(rows, None, None, pd.RangeIndex(13))
+    one = model_outputs(model, data, batch_size=4, pad_id=0, device=CPU)
+    other = model_outputs(model, shuffled, batch_size=4, pad_id=0, device=CPU)
+    assert other.tobytes() == one[order].tobytes()
+
+
+def test_no_rows_and_progress():
+    model = tiny_model("bert")
+    empty = Dataset(TokenizedRows([], None, np.empty(0, dtype=np.int64), 0), None, None, pd.RangeIndex(0))
+    assert model_outputs(model, empty, batch_size=4, pad_id=0, device=CPU).shape == (0, 3)
+    done: list[int] = []
+    model_outputs(model, dataset(), batch_size=4, pad_id=0, device=CPU, progress=done.append)
+    assert done == [4, 4, 4, 1]
+
+
+def test_probabilities_are_softmax():
+    logits = np.array([[1.0, 2.0, 0.5], [1000.0, 0.0, -1000.0]], dtype=np.float32)
+    given = probabilities(logits)
+    expected = np.exp([1.0, 2.0, 0.5]) / np.exp([1.0, 2.0, 0.5]).sum()
+    np.testing.assert_allclose(given[0], expected, rtol=1e-6)
+    assert given[1].tolist() == [1.0, 0.0, 0.0] and given.dtype == np.float32
+
+
+def test_classification_scores():
+    label = LabelProcessor.fit(pd.Series(["a", "b", "b"], name="y"), "binary")
+    logits = np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]], dtype=np.float32)
+    scores = score_outputs(["accuracy", "log_loss", "roc_auc"], logits, np.array([0, 1, 1]), label)
+    losses = [math.log(1 + math.exp(-2)), math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))]
+    assert scores == pytest.approx({"accuracy": 2 / 3, "log_loss": sum(losses) / 3, "roc_auc": 1.0}, rel=1e-6)
+
+
+def test_regression_scores_are_in_the_labels_unit():
+    label = LabelProcessor.fit(pd.Series([100.0, 200.0, 300.0], name="y"), "regression")
+    truth = label.encode(pd.Series([100.0, 300.0], name="y"))
+    logits = np.array([[0.0], [0.0]], dtype=np.float32)  # the mean, 200
+    scores = score_outputs(["rmse", "mae"], logits, truth, label)
+    assert scores == pytest.approx({"rmse": 100.0, "mae": 100.0}, rel=1e-5)

