@@ -123,6 +123,7 @@ def _start(
     _tell_ignored(schema)
     eval_metric, validation_metric = _metrics(request, schema.problem_type)
     train_frame, tuning = _split(request, schema, frame, tuning)
+    assert schema.problem_type is not None
     label = LabelProcessor.fit(
         train_frame[request.label],
         schema.problem_type,
@@ -180,7 +181,8 @@ def _tell_ignored(schema: Any) -> None:
 def _metrics(request: FitRequest, problem_type: Any) -> tuple[str, str]:
     from featherfit.evaluation.metrics import DEFAULTS, metric_name
 
-    names, problems = [], []
+    names: list[str] = []
+    problems: list[str] = []
     for argument in ("eval_metric", "validation_metric"):
         wanted = getattr(request, argument)
         default = names[0] if names else DEFAULTS[problem_type]
@@ -224,6 +226,7 @@ def _probe(fitted: Fitted, train_set: Dataset) -> None:
     from featherfit.inference.predict import outputs
     from featherfit.training.probe import probe_head
 
+    assert train_set.labels is not None
     embeddings = outputs(fitted, train_set, embeddings=True)
     probe_head(fitted.model.head.linear, embeddings, train_set.labels, fitted.label.problem_type, train_set.weights)
 
@@ -266,6 +269,7 @@ def _scorer(fitted: Fitted, tuning_set: Dataset) -> Callable[[], float]:
     from featherfit.inference.predict import outputs
 
     def evaluate() -> float:
+        assert tuning_set.labels is not None
         logits = outputs(fitted, tuning_set)
         return score_outputs([fitted.validation_metric], logits, tuning_set.labels, fitted.label)[
             fitted.validation_metric

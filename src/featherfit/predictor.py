@@ -25,8 +25,7 @@ class MultiModalPredictor:
     """Fine-tunes a pretrained model on a table and predicts one of its columns.
 
     Example:
-        >>> predictor = MultiModalPredictor(label="label")
-        >>> predictor.fit(train, presets="multilingual")
+        >>> predictor = MultiModalPredictor(label="label").fit(train, presets="multilingual")
         >>> predictor.predict(test)
     """
 

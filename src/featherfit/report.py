@@ -192,5 +192,5 @@ def human_count(number: int) -> str:
 def _console(stream: TextIO, **settings: Any) -> Console:
     from rich.console import Console
 
-    width = None if stream.isatty() or "COLUMNS" in os.environ else WIDE
+    width = None if stream.isatty() else WIDE
     return Console(width=width, highlight=False, **settings)

@@ -260,7 +260,19 @@ def test_of_an_encoder_decoder_only_the_encoder_is_built_and_read(model_type, tm
     assert torch.equal(states_of(backbone), expected)
 
 
-def test_heads_and_poolers_of_the_checkpoint_are_left_out_quietly(tmp_path, capfd):
+@pytest.fixture
+def transformers_bars():
+    """Turns the progress bars of transformers on for one test, whatever others have done to them."""
+    from transformers.utils import logging as transformers_logging
+
+    were_on = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.enable_progress_bar()
+    yield
+    if not were_on:
+        transformers_logging.disable_progress_bar()
+
+
+def test_heads_and_poolers_of_the_checkpoint_are_left_out_quietly(tmp_path, capfd, transformers_bars):
     import transformers
     from transformers.utils import logging as transformers_logging
 

@@ -311,6 +311,4 @@ def test_other_architectures_run(model_type, peft, tmp_path):
         predictor = quick_fit(checkpoint, tmp_path / "artifact", hyperparameters=more)
     with expected:
         loaded = MultiModalPredictor.load(tmp_path / "artifact", verbosity=0)
-    pd.testing.assert_frame_equal(
-        loaded.predict_proba(reviews()), predictor.predict_proba(reviews()), check_exact=True
-    )
+    pd.testing.assert_frame_equal(loaded.predict_proba(reviews()), predictor.predict_proba(reviews()), check_exact=True)

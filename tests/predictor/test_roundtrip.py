@@ -108,9 +108,9 @@ def test_labels_keep_type_and_values(kind, dtype, scalar, predictors, told):
         assert predictor.class_labels.tolist() == list(LABELS[kind])
         assert set(predicted) <= set(LABELS[kind])
         assert predictor.predict_proba(table).columns.tolist() == list(LABELS[kind])
-        assert [type(name) for name in predictor.predict_proba(table).columns.tolist()] == [type(LABELS[kind][0])] * len(
-            LABELS[kind]
-        )
+        assert [type(name) for name in predictor.predict_proba(table).columns.tolist()] == [
+            type(LABELS[kind][0])
+        ] * len(LABELS[kind])
 
 
 @pytest.mark.parametrize("kind", LABELS)

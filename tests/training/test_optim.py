@@ -52,7 +52,17 @@ class TestSchedule:
 
 @pytest.mark.parametrize(
     ("wanted", "total", "steps"),
-    [(0.1, 50, 5), (0.1, 54, 5), (0.1, 56, 6), (3, 50, 3), (0, 50, 0), (1, 50, 1), (1.0, 50, 49), (80, 50, 49), (5, 1, 0)],
+    [
+        (0.1, 50, 5),
+        (0.1, 54, 5),
+        (0.1, 56, 6),
+        (3, 50, 3),
+        (0, 50, 0),
+        (1, 50, 1),
+        (1.0, 50, 49),
+        (80, 50, 49),
+        (5, 1, 0),
+    ],
 )
 def test_warm_up_steps(wanted, total, steps):
     assert warmup_steps(wanted, total) == steps

@@ -7,6 +7,7 @@ the epoch only, and what is predicted together depends on the rows only, never o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,4 +116,5 @@ def load_batches(
     def assemble(positions: np.ndarray) -> Batch:
         return collate(rows, positions, pad_id, labels, weights)
 
-    return iter(DataLoader(list(plan), batch_size=None, collate_fn=assemble, num_workers=workers))
+    loader: Any = DataLoader
+    return iter(loader(list(plan), batch_size=None, collate_fn=assemble, num_workers=workers))

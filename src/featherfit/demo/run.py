@@ -123,10 +123,12 @@ def require_plotting() -> None:
 
 
 def _sample(predictor: MultiModalPredictor, row: pd.DataFrame) -> dict[str, Any]:
-    text, probability = row["text"].iloc[0], float(predictor.predict_proba(row)[1].iloc[0])
+    text = row["text"].iloc[0]
+    predicted: Any = predictor.predict(row, as_pandas=False)
+    probabilities: Any = predictor.predict_proba(row, as_pandas=False)
     return {
         "review": text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…",
         "label": int(row["label"].iloc[0]),
-        "predicted": int(predictor.predict(row).iloc[0]),
-        "probability": probability,
+        "predicted": int(predicted[0]),
+        "probability": float(probabilities[0, 1]),
     }

@@ -161,4 +161,5 @@ def score(name: str, true: np.ndarray, ids: np.ndarray | None, proba: np.ndarray
     """The metric `name` of predictions in whichever form it wants, as a float."""
     metric = METRICS[name]
     given = {"ids": ids, "proba": proba, "values": values}[metric.given]
+    assert given is not None
     return float(metric.function(true, given))

@@ -174,6 +174,7 @@ def _accumulate(
         on_device = batch.to(accelerator.device)
         with accelerator.autocast():
             logits = model(on_device)
+        assert on_device.labels is not None
         losses = row_losses(logits, on_device.labels, problem_type, smoothing)
         if on_device.weights is not None:
             losses = losses * on_device.weights
