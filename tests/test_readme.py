@@ -20,16 +20,17 @@ FEW = 24
 TESTED_ELSEWHERE = {"featherfit demo": "tests/test_demo.py"}
 
 
-def fenced_blocks(path: Path, language: str) -> list[str]:
-    """Contents of the code blocks marked as `language`; an empty one stands for blocks without a mark."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+def fenced_blocks(path: Path, *languages: str) -> list[str]:
+    """Contents of the code blocks with one of these marks; an empty one stands for blocks without a mark."""
+    parts = re.split(r"^```(.*)\n", path.read_text("utf-8") + "\n", flags=re.MULTILINE)
+    # Text, mark, content, the closing fence's empty mark, text, mark, ...
+    return [content for mark, content in zip(parts[1::4], parts[2::4], strict=True) if mark in languages]
 
 
 def commands(path: Path) -> list[list[str]]:
     """Words of the lines that call featherfit, comments left out."""
-    blocks = [block for language in ("", "bash", "sh", "console") for block in fenced_blocks(path, language)]
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.startswith("featherfit ")]
+    text = "\n".join(fenced_blocks(path, "", "bash", "sh", "console")).replace("\\\n", " ")
+    return [shlex.split(line, comments=True) for line in text.splitlines() if line.startswith("featherfit ")]
 
 
 @pytest.fixture

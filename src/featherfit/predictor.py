@@ -51,7 +51,7 @@ class MultiModalPredictor:
             warn_if_exist: Warn here if `path` exists and is not empty (`fit` refuses it).
             enable_progress_bar: False for none; default: on a terminal only.
             validation_metric: Metric that chooses the weights; default: `eval_metric`.
-            Others are AutoMM's and refused with a reason unless left alone, here and in all methods.
+            Others: AutoMM's; refused unless left alone, here and in all methods.
 
         Raises:
             UnsupportedError: An argument this version does not offer.
@@ -244,7 +244,6 @@ class MultiModalPredictor:
         """Writes the artifact to `path`; an earlier artifact there is replaced, whole or not at all.
 
         Args:
-            path: A folder.
             standalone: Put the pretrained weights in. Default: only where they were trained themselves.
 
         Raises:

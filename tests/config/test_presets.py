@@ -7,7 +7,11 @@ from featherfit.config.presets import PRESETS, SAME_AS, preset_overrides
 from featherfit.errors import ConfigError
 
 NAMES = "medium_quality, high_quality, best_quality, multilingual, multilingual_e5_small, multilingual_mdeberta"
-E5 = {"model.hf_text.checkpoint_name": "intfloat/multilingual-e5-small", "optim.top_k": 1}
+E5 = {
+    "model.hf_text.checkpoint_name": "intfloat/multilingual-e5-small",
+    "optim.top_k": 1,
+    "optim.ema_decay": 0.99,
+}
 MDEBERTA = {
     "model.hf_text.checkpoint_name": "microsoft/mdeberta-v3-base",
     "optim.top_k": 1,

@@ -239,12 +239,12 @@ class TestClipping:
 class TestWeightAverage:
     def test_formula(self):
         parameter = torch.nn.Parameter(torch.tensor([1.0]))
-        average = WeightAverage([parameter], 0.3)
+        average = WeightAverage([parameter], 0.45)
         expected = 1.0
         for update, value in enumerate([2.0, 5.0, -1.0, 4.0, 8.0], start=1):
             parameter.data.fill_(value)
             average.update()
-            decay = min(0.3, update / (update + 9))
+            decay = min(0.45, (update - 1) / (update + 2))
             expected = decay * expected + (1 - decay) * value
         average.swap()
         assert parameter.item() == pytest.approx(expected)

@@ -50,7 +50,11 @@ PRESETS: dict[str, Preset] = {
     ),
     "multilingual_e5_small": Preset(
         "A small multilingual encoder, quick on a CPU.",
-        {"model.hf_text.checkpoint_name": "intfloat/multilingual-e5-small", "optim.top_k": 1},
+        {
+            "model.hf_text.checkpoint_name": "intfloat/multilingual-e5-small",
+            "optim.top_k": 1,
+            "optim.ema_decay": 0.99,
+        },
     ),
     "multilingual_mdeberta": Preset(
         "A base-sized multilingual encoder; wants a GPU.",

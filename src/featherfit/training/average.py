@@ -8,10 +8,11 @@ import torch
 
 
 class WeightAverage:
-    """Exponential moving average of parameters (Polyak and Juditsky 1992).
+    """Running average of parameters, for training whose rate does not fall to zero.
 
-    The decay at update t (from 1) is min(decay, t / (t + 9)): early weights, far from where training ends, count little
-    even in a run of a few dozen steps. With decay 0 the average is the parameters themselves and costs nothing.
+    The decay at update t (from 1) is min(decay, (t - 1) / (t + 2)). Up to there that is polynomial-decay averaging with
+    exponent 2 (Shamir and Zhang 2013, arXiv 1212.1824): the weights of the first steps, far from where training ends,
+    fade out in a run of any length. With decay 0 the average is the parameters themselves and costs nothing.
     """
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter], decay: float):
@@ -22,7 +23,7 @@ class WeightAverage:
     def update(self) -> None:
         """Takes in the parameters as they are now."""
         self._updates += 1
-        decay = min(self._decay, self._updates / (self._updates + 9))
+        decay = min(self._decay, (self._updates - 1) / (self._updates + 2))
         for average, parameter in zip(self._average, self._parameters, strict=bool(self._average)):
             average.lerp_(parameter, 1 - decay)
 
