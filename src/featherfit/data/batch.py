@@ -117,4 +117,6 @@ def load_batches(
         return collate(rows, positions, pad_id, labels, weights)
 
     loader: Any = DataLoader
-    return iter(loader(list(plan), batch_size=None, collate_fn=assemble, num_workers=workers))
+    # A generator of its own, or the loader would draw from the caller's random numbers.
+    own = torch.Generator()
+    return iter(loader(list(plan), batch_size=None, collate_fn=assemble, num_workers=workers, generator=own))
