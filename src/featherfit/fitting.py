@@ -168,12 +168,12 @@ def _go_on(
 
 
 def _tell_ignored(schema: Any) -> None:
-    idle = [f"{name!r} ({schema.columns[name]})" for name in schema.ignored if schema.columns[name] != "null"]
+    idle = [name for name in schema.ignored if schema.columns[name] != "null"]
     if idle:
-        names = {name: "text" for name in schema.ignored if schema.columns[name] != "null"}
+        shown = ", ".join(f"{name!r} ({schema.columns[name]})" for name in idle)
         warnings.warn(
-            f"Columns {', '.join(idle)} are not used: this version models text columns. To read them as text, pass "
-            f"column_types={names!r}.",
+            f"Columns {shown} are not used: this version models text columns. To read them as text, pass "
+            f"column_types={dict.fromkeys(idle, 'text')!r}.",
             stacklevel=5,
         )
 
@@ -270,10 +270,8 @@ def _scorer(fitted: Fitted, tuning_set: Dataset) -> Callable[[], float]:
 
     def evaluate() -> float:
         assert tuning_set.labels is not None
-        logits = outputs(fitted, tuning_set)
-        return score_outputs([fitted.validation_metric], logits, tuning_set.labels, fitted.label)[
-            fitted.validation_metric
-        ]
+        metric, logits = fitted.validation_metric, outputs(fitted, tuning_set)
+        return score_outputs([metric], logits, tuning_set.labels, fitted.label)[metric]
 
     return evaluate
 

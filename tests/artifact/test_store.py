@@ -16,6 +16,7 @@ from tiny_checkpoints import quick_fit, reviews, same, weights, write_checkpoint
 from featherfit import MultiModalPredictor
 from featherfit.artifact import format as files
 from featherfit.artifact.store import inspect_artifact
+from featherfit.checkpoints.fingerprints import sha256
 from featherfit.errors import ArtifactError, CheckpointError, PathExistsError
 
 PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
@@ -43,7 +44,7 @@ def change_weights(artifact: Path, change: Callable[[dict[str, torch.Tensor]], N
     state = load_file(file)
     change(state)
     save_file(state, file)
-    change_json(artifact / files.CONFIG, lambda config: config["files"].update({files.WEIGHTS: files.sha256(file)}))
+    change_json(artifact / files.CONFIG, lambda config: config["files"].update({files.WEIGHTS: sha256(file)}))
 
 
 def first_name(state: dict[str, torch.Tensor]) -> str:
@@ -111,6 +112,15 @@ class TestRefusals:
         raw[-3] ^= 1
         (artifact / name).write_bytes(bytes(raw))
         with pytest.raises(ArtifactError, match=rf"{name} was changed or damaged: its checksum"):
+            load(artifact)
+
+    def test_a_recorded_name_outside_is_not_opened(self, artifact):
+        """Even with the right checksum: what an artifact names has to be in it."""
+        outside = artifact.parent / "outside"
+        outside.write_text("x")
+        digest = sha256(outside)
+        change_json(artifact / files.CONFIG, lambda config: config["files"].update({"../outside": digest}))
+        with pytest.raises(ArtifactError, match=r"It lacks: \.\./outside"):
             load(artifact)
 
     def test_cut_off_weights(self, artifact):
@@ -298,5 +308,17 @@ def test_sha256_is_hashlibs(tmp_path):
     import hashlib
 
     (tmp_path / "a").write_bytes(b"abc" * 1_000_000)
-    with (tmp_path / "a").open("rb") as file:
-        assert files._digest(file) == hashlib.sha256(b"abc" * 1_000_000).hexdigest() == files.sha256(tmp_path / "a")
+    assert hashlib.sha256(b"abc" * 1_000_000).hexdigest() == sha256(tmp_path / "a")
+
+
+def test_settings_of_a_wholly_trained_encoder_survive_loading(checkpoint, tmp_path):
+    more = {
+        "optim.peft": None,
+        "optim.max_epochs": 1,
+        "model.hf_text.dropout": "off",
+        "model.hf_text.gradient_checkpointing": True,
+    }
+    quick_fit(checkpoint, tmp_path / "whole", hyperparameters=more)
+    backbone = load(tmp_path / "whole")._fitted.model.encoder.backbone
+    assert {m.p for m in backbone.modules() if isinstance(m, torch.nn.Dropout)} == {0.0}
+    assert backbone.is_gradient_checkpointing

@@ -58,8 +58,8 @@ def test_digests_of_settled_files_are_remembered(bert: Path, monkeypatch: pytest
     before = fingerprint(bert)
     assert len(list((cache_dir() / "fingerprints").iterdir())) == 2
     hashed = []
-    original = fingerprints._hash_bytes
-    monkeypatch.setattr(fingerprints, "_hash_bytes", lambda path: hashed.append(path.name) or original(path))
+    original = fingerprints.sha256
+    monkeypatch.setattr(fingerprints, "sha256", lambda path: hashed.append(path.name) or original(path))
     assert fingerprint(bert) == before and hashed == []
     flip_bit(bert / "model.safetensors")
     assert fingerprint(bert) == by_definition(bert, "model.safetensors", "tokenizer.json") != before
@@ -94,8 +94,8 @@ def test_blob_names_stand_for_bytes_only_where_they_are_sha256(
     weights.rename(blob)
     weights.symlink_to(Path("blobs") / blob.name)
     hashed = []
-    original = fingerprints._hash_bytes
-    monkeypatch.setattr(fingerprints, "_hash_bytes", lambda path: hashed.append(path) or original(path))
+    original = fingerprints.sha256
+    monkeypatch.setattr(fingerprints, "sha256", lambda path: hashed.append(path) or original(path))
     assert fingerprint(bert) == expected
     assert (blob.resolve() not in hashed) == shortcut
 

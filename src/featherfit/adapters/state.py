@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -14,6 +16,14 @@ def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
     No method of this version trains through buffers, so parameters are all there is.
     """
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def save_trainable_state(model: nn.Module, file: Path) -> None:
+    """Writes the `trainable_state` of a model as safetensors."""
+    from safetensors.torch import save_file
+
+    state = {name: tensor.contiguous().cpu() for name, tensor in trainable_state(model).items()}
+    save_file(state, file, metadata={"format": "pt"})
 
 
 def load_trainable_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:

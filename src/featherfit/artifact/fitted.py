@@ -57,8 +57,18 @@ def new_model(config: Config, checkpoint: Checkpoint, outputs: int, seed: int) -
         TargetError: The adapters' targets do not fit the encoder.
         ConfigError: Gradient checkpointing with an encoder that cannot do it.
     """
+    pooling = config.model.hf_text.pooling_mode
+    return prepare(build_model(checkpoint, outputs=outputs, pooling=pooling, seed=seed), config, seed)
+
+
+def prepare(model: MultiModalModel, config: Config, seed: int) -> MultiModalModel:
+    """Gives a plain model what the settings ask for: dropout, adapters, gradient checkpointing. In place.
+
+    Raises:
+        TargetError: The adapters' targets do not fit the encoder.
+        ConfigError: Gradient checkpointing with an encoder that cannot do it.
+    """
     settings = config.model.hf_text
-    model = build_model(checkpoint, outputs=outputs, pooling=settings.pooling_mode, seed=seed)
     if settings.dropout == "off" or (settings.dropout == "auto" and config.optim.peft is not None):
         model.encoder.disable_dropout()
     apply_adapters(model, config.optim, seed=seed)

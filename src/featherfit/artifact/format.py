@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 import tempfile
@@ -98,23 +97,12 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(f"{path} cannot be read: {error}.") from None
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
 def digests(folder: Path) -> dict[str, str]:
     """Checksums of what an artifact's predictions depend on, by path in `folder`."""
+    from featherfit.checkpoints.fingerprints import sha256
+
     parts = [folder / WEIGHTS, folder / SCHEMA, *sorted((folder / BASE).rglob("*"))]
     return {part.relative_to(folder).as_posix(): sha256(part) for part in parts if part.is_file()}
-
-
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()
-    for chunk in iter(lambda: file.read(1 << 20), b""):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager

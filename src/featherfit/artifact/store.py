@@ -18,11 +18,10 @@ from typing import Any
 
 import torch
 
-from featherfit.adapters.apply import apply_adapters
-from featherfit.adapters.state import load_trainable_state, trainable_state
+from featherfit.adapters.state import load_trainable_state, save_trainable_state
 from featherfit.artifact import format as files
 from featherfit.artifact.card import model_card
-from featherfit.artifact.fitted import Fitted, new_model, outputs_of
+from featherfit.artifact.fitted import Fitted, new_model, outputs_of, prepare
 from featherfit.checkpoints import Checkpoint, resolve_checkpoint
 from featherfit.checkpoints.layout import FAST_TOKENIZER, POOLING, TOKENIZER_SETTINGS, VOCABULARIES
 from featherfit.checkpoints.resolve import read_checkpoint
@@ -51,16 +50,13 @@ def save_artifact(fitted: Fitted, path: str | Path, *, standalone: bool | None =
     Raises:
         PathExistsError: `path` holds something else.
     """
-    from safetensors.torch import save_file
-
     target = Path(path).expanduser()
     if not files.is_free(target) and not files.is_artifact(target) and not files.is_of_fit(target):
         raise PathExistsError(f"{target} is not empty and not an artifact. Choose another path, or empty it.")
     whole_encoder = fitted.config.optim.peft is None
     standalone = whole_encoder or bool(standalone)
     with files.written_whole(target) as folder:
-        state = {name: t.contiguous().cpu() for name, t in trainable_state(fitted.model).items()}
-        save_file(state, folder / files.WEIGHTS, metadata={"format": "pt"})
+        save_trainable_state(fitted.model, folder / files.WEIGHTS)
         if standalone:
             _write_base(fitted, folder / files.BASE, weights=not whole_encoder)
         schema = {"schema": fitted.schema.to_json(), "label": fitted.label.to_json()}
@@ -131,7 +127,7 @@ def load_artifact(path: str | Path) -> Fitted:
     summary = files.read_json(folder / files.METRICS) if (folder / files.METRICS).is_file() else {}
     checkpoint = _checkpoint(folder, stored, recorded)
     config = _with_pooling(config, pooling)
-    model = _model(folder, config, checkpoint, outputs_of(label))
+    model = _model(config, checkpoint, outputs_of(label))
     load_trainable_state(model, _read_weights(folder))
     device = pick_device(config.env)
     text = TextProcessor.from_checkpoint(checkpoint, schema.text_columns, config.model.hf_text)
@@ -139,10 +135,12 @@ def load_artifact(path: str | Path) -> Fitted:
 
 
 def _check_digests(folder: Path, stored: dict[str, Any]) -> None:
+    """Compares with what is there; a recorded name is never opened, so it cannot lead out of the artifact."""
+    found = files.digests(folder)
     for name, digest in dict(stored.get("files") or {}).items():
-        if not (folder / name).is_file():
+        if name not in found:
             raise ArtifactError(f"{folder} is not a complete artifact. It lacks: {name}.")
-        if files.sha256(folder / name) != digest:
+        if found[name] != digest:
             raise ArtifactError(f"{folder / name} was changed or damaged: its checksum is not the recorded one.")
 
 
@@ -162,13 +160,12 @@ def _with_pooling(config: Config, pooling: str) -> Config:
     return replace(config, model=replace(config.model, hf_text=hf_text))
 
 
-def _model(folder: Path, config: Config, checkpoint: Checkpoint, outputs: int) -> MultiModalModel:
+def _model(config: Config, checkpoint: Checkpoint, outputs: int) -> MultiModalModel:
+    """The model before its trained weights are put in; a wholly trained encoder needs no pretrained ones."""
     if config.optim.peft is not None:
         return new_model(config, checkpoint, outputs, seed=0)
     encoder = TextEncoder(build_backbone_from_config(checkpoint.config), pooling=config.model.hf_text.pooling_mode)
-    model = MultiModalModel(encoder, Head(encoder.out_dim, outputs, seed=0))
-    apply_adapters(model, config.optim, seed=0)
-    return model
+    return prepare(MultiModalModel(encoder, Head(encoder.out_dim, outputs, seed=0)), config, seed=0)
 
 
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:

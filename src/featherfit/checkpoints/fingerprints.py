@@ -69,7 +69,7 @@ def _remembered(path: Path) -> str:
         digest = memory.read_text(encoding="utf-8").strip()
         if _SHA256.fullmatch(digest):
             return digest
-    digest = _hash_bytes(path)
+    digest = sha256(path)
     if time.time() - stat.st_mtime > _SETTLED_SECONDS:
         try:
             write_file(memory, digest)
@@ -78,7 +78,8 @@ def _remembered(path: Path) -> str:
     return digest
 
 
-def _hash_bytes(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 22):

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from featherfit.adapters.state import load_trainable_state, trainable_state
+from featherfit.adapters.state import load_trainable_state, save_trainable_state
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,12 @@ class BestStates:
 
     def _key(self, state: Kept) -> tuple[float, int]:
         # NaN is no score at all: worse than any number, whichever way is better.
-        worst = -math.inf if math.isnan(state.score) else state.score
-        if not self.greater_is_better:
-            worst = -math.inf if math.isnan(state.score) else -state.score
-        return (-worst, state.step)
+        if math.isnan(state.score):
+            return (math.inf, state.step)
+        return (-state.score if self.greater_is_better else state.score, state.step)
 
     def add(self, score: float, step: int, model: nn.Module) -> None:
         """Keeps the model's trained weights if they are among the k best."""
-        from safetensors.torch import save_file
-
         state = Kept(score, step, self.folder / f"step-{step:06d}.safetensors")
         ranked = sorted([*self.kept, state], key=self._key)
         self.checks_since_best = 0 if ranked[0] is state else self.checks_since_best + 1
@@ -56,7 +53,7 @@ class BestStates:
                 dropped.file.unlink()
         self.kept = ranked[: self.k]
         if state in self.kept:
-            save_file({name: t.contiguous().cpu() for name, t in trainable_state(model).items()}, state.file)
+            save_trainable_state(model, state.file)
 
     def restore(self, model: nn.Module, method: str, evaluate: Callable[[], float]) -> list[int]:
         """Gives the model its final weights.

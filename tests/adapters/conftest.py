@@ -1,6 +1,0 @@
-"""Lets the tests here import `tiny_models` of tests/models, whatever pytest's import mode."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
