@@ -15,9 +15,10 @@ import torch
 
 from featherfit.adapters.apply import apply_adapters
 from featherfit.config.schema import LoraConfig, OptimConfig
+from featherfit.models.backbone import build_backbone_from_config
 from featherfit.models.build import MultiModalModel, model_size
 from featherfit.models.heads import Head
-from featherfit.models.text import TextEncoder, build_backbone_from_config
+from featherfit.models.text import TextEncoder
 from featherfit.types import ModelSize
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from featherfit.adapters.ia3 import IA3
 from featherfit.adapters.norms import is_norm, norm_parameters
-from featherfit.models.text import build_backbone_from_config
+from featherfit.models.backbone import build_backbone_from_config
 
 
 class LayerNorm(nn.Module):

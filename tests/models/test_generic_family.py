@@ -10,9 +10,10 @@ from torch import nn
 from featherfit.adapters.apply import apply_adapters
 from featherfit.config.schema import LoraConfig, OptimConfig
 from featherfit.errors import CheckpointError, TargetError
+from featherfit.models.backbone import build_backbone_from_config
 from featherfit.models.build import MultiModalModel
 from featherfit.models.heads import Head
-from featherfit.models.text import TextEncoder, build_backbone_from_config
+from featherfit.models.text import TextEncoder
 
 SMALL = {key: value for key, value in TINY["bert"].items() if key != "model_type"}
 UNLISTED = {

@@ -13,8 +13,9 @@ from tiny_models import TINY, Saved, save, tiny_backbone, tiny_batch, tiny_model
 
 from featherfit.checkpoints.families import FAMILIES
 from featherfit.errors import CheckpointError, ConfigError
+from featherfit.models.backbone import build_backbone, build_backbone_from_config
 from featherfit.models.pooling import POOLINGS
-from featherfit.models.text import TextEncoder, build_backbone, build_backbone_from_config
+from featherfit.models.text import TextEncoder
 
 BATCH = tiny_batch()
 ENCODER_DECODERS = ("t5", "mt5", "umt5")

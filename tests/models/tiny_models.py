@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from featherfit.checkpoints.families import FAMILIES
+from featherfit.models.backbone import build_backbone_from_config
 from featherfit.models.build import MultiModalModel
 from featherfit.models.heads import Head
-from featherfit.models.text import TextEncoder, build_backbone_from_config
+from featherfit.models.text import TextEncoder
 from featherfit.types import Batch
 
 torch.set_num_threads(1)  # models this small lose more to threads than they gain

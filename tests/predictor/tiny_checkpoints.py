@@ -14,7 +14,7 @@ from tiny_models import TINY
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from featherfit import MultiModalPredictor
-from featherfit.models.text import build_backbone_from_config
+from featherfit.models.backbone import build_backbone_from_config
 
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()

@@ -31,9 +31,10 @@ from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.text import TextProcessor
 from featherfit.data.schema import Schema
 from featherfit.errors import ArtifactError, FeatherfitError, PathExistsError
+from featherfit.models.backbone import build_backbone, build_backbone_from_config
 from featherfit.models.build import MultiModalModel, model_size
 from featherfit.models.heads import Head
-from featherfit.models.text import TextEncoder, build_backbone, build_backbone_from_config
+from featherfit.models.text import TextEncoder
 from featherfit.training.device import pick_device
 
 LIBRARIES = ("torch", "transformers", "safetensors")

@@ -1,7 +1,7 @@
 """What differs between families of text models: a checkpoint's `model_type` goes in, a `Family` comes out. Data only.
 
 Module names are relative to one transformer layer and compared whole, never by substring. For an architecture that is
-not listed, `family_of` works out the layers from the model itself where it can (`models/text.py` does that) and the
+not listed, `family_of` works out the layers from the model itself where it can (`models/generic.py` does that) and the
 caller has to name adapter targets by regular expression.
 """
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from featherfit.models.backbone import build_backbone
 from featherfit.models.heads import Head
-from featherfit.models.text import TextEncoder, build_backbone
+from featherfit.models.text import TextEncoder
 from featherfit.types import ModelSize
 
 if TYPE_CHECKING:

@@ -1,29 +1,22 @@
-"""A pretrained text checkpoint goes in; a `TextEncoder`, token ids to one vector a row, comes out.
-
-Only the encoder is ever built: T5 families through their encoder-only class, BERT-like ones without a pooler.
-"""
+"""A Hugging Face backbone goes in; a `TextEncoder`, token ids to one vector a row, comes out."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import inspect
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import nn
 
 from featherfit.checkpoints.families import Family, family_of
-from featherfit.errors import CheckpointError, ConfigError
-from featherfit.models.generic import KNOWN_TYPES, generic_family
+from featherfit.errors import ConfigError
+from featherfit.models.generic import generic_family
 from featherfit.models.pooling import POOLINGS
 from featherfit.types import PoolingMode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from featherfit.checkpoints.resolve import Checkpoint
     from featherfit.types import Batch
 
 
@@ -112,140 +105,3 @@ class TextEncoder(nn.Module):
         # `gradient_checkpointing_enable` is the older name of the same method.
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
-
-
-def build_backbone(
-    checkpoint: Checkpoint, *, dtype: torch.dtype = torch.float32, attn: str | None = None
-) -> PreTrainedModel:
-    """The pretrained encoder in evaluation mode, read from disk only.
-
-    Args:
-        checkpoint: The pretrained weights.
-        dtype: Type of the weights in memory.
-        attn: Attention implementation of `transformers`, or None for its choice.
-
-    Raises:
-        CheckpointError: The folder cannot be read, holds no text encoder, or lacks weights the encoder has.
-    """
-    folder = checkpoint.folder
-    with _quiet_transformers(), _as_checkpoint_error(f"Cannot load the text model in {folder}"):
-        config = _read_config(checkpoint.config)
-        model_class = _model_class(config)
-        model, found = model_class.from_pretrained(
-            folder,
-            config=config,
-            local_files_only=True,
-            trust_remote_code=False,
-            dtype=dtype,
-            output_loading_info=True,
-            **_attention(attn),
-            **_without_pooler(model_class),
-        )
-    missing = sorted(name for name in found["missing_keys"] if not _is_dispensable(name))
-    if missing:
-        shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
-        raise CheckpointError(
-            f"The weights in {folder} lack {len(missing)} tensors that {model_class.__name__} needs: {shown}. They would be "
-            "random. Check that the folder holds the whole checkpoint and that config.json belongs to it."
-        )
-    return model.eval()
-
-
-def build_backbone_from_config(
-    config: dict[str, Any],
-    *,
-    dtype: torch.dtype = torch.float32,
-    attn: str | None = None,
-    device: str | torch.device = "cpu",
-) -> PreTrainedModel:
-    """The architecture alone: random weights drawn from torch's global generator, or none on the `meta` device.
-
-    Args:
-        config: Contents of a `config.json`; left as it is.
-        dtype: Type of the weights.
-        attn: Attention implementation of `transformers`, or None for its choice.
-        device: Where to build; `meta` allocates nothing.
-
-    Raises:
-        CheckpointError: The config describes no text encoder.
-    """
-    with _quiet_transformers(), _as_checkpoint_error("Cannot build the text model of this config"):
-        parsed = _read_config(config)
-        model_class = _model_class(parsed)
-        with torch.device(device):
-            model = model_class._from_config(parsed, dtype=dtype, **_attention(attn), **_without_pooler(model_class))
-    return model.eval()
-
-
-def _read_config(config: dict[str, Any]) -> Any:
-    import transformers
-
-    settings = copy.deepcopy(config)
-    model_type = settings.pop("model_type", None)
-    if model_type not in transformers.CONFIG_MAPPING:
-        raise CheckpointError(
-            f"The model's config.json says `model_type` {model_type!r}, which transformers {transformers.__version__} "
-            f"does not know. Models that bring their own code are not run. {KNOWN_TYPES}"
-        )
-    parsed = transformers.AutoConfig.for_model(model_type, **settings)
-    if hasattr(parsed, "use_cache"):
-        parsed.use_cache = False  # a cache of keys and values is of use in generation only
-    return parsed
-
-
-def _model_class(config: Any) -> Any:
-    """The class to build: the family's encoder-only class, else what `AutoModel` would take."""
-    import transformers
-
-    family = family_of(config.model_type)
-    if family is not None and family.encoder_class is not None:
-        return getattr(transformers, family.encoder_class)
-    if family is None and getattr(config, "is_encoder_decoder", False):
-        raise CheckpointError(
-            f"{config.model_type!r} is an encoder-decoder, and of those only t5, mt5 and umt5 are known. {KNOWN_TYPES}"
-        )
-    known = transformers.MODEL_MAPPING
-    if type(config) not in known:
-        raise CheckpointError(f"{config.model_type!r} is no text encoder. {KNOWN_TYPES}")
-    found = known[type(config)]
-    return found[0] if isinstance(found, (tuple, list)) else found
-
-
-def _without_pooler(model_class: Any) -> dict[str, bool]:
-    takes_it = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
-    return {"add_pooling_layer": False} if takes_it else {}
-
-
-def _attention(attn: str | None) -> dict[str, str]:
-    return {} if attn is None else {"attn_implementation": attn}
-
-
-def _is_dispensable(name: str) -> bool:
-    """Weights whose absence changes no token state: poolers, heads for word prediction, tables of positions."""
-    return not {"pooler", "position_ids", "lm_head", "cls"}.isdisjoint(name.split("."))
-
-
-@contextlib.contextmanager
-def _as_checkpoint_error(what: str) -> Iterator[None]:
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError) as error:
-        raise CheckpointError(f"{what}: {error}") from error
-
-
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No load reports and no progress bars meanwhile; what we need of them is raised as errors."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
