@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from featherfit.data.batch import collate, inference_batches, training_batches
+from featherfit.data.batch import collate, cut, inference_plan, training_batches
 from featherfit.data.processors.text import TokenizedRows
 
 
@@ -36,23 +36,51 @@ def test_collate_without_options():
     assert collate(tokenized([1], [2]), [1], 0, labels).labels.dtype == torch.float32
 
 
-@pytest.mark.parametrize(("rows", "batch_size", "micro"), [(25, 10, 4), (8, 8, 8), (3, 128, 8), (7, 1, 1)])
-def test_steps_have_every_row_once(rows, batch_size, micro):
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(("rows", "batch_size", "tokens"), [(25, 10, 100), (8, 8, 400), (3, 128, 60), (7, 1, 1), (40, 8, 30)])
+def test_steps_have_every_row_once(rows, batch_size, tokens, padded):
     lengths = np.random.default_rng(0).integers(1, 50, rows)
-    steps = training_batches(lengths, batch_size, micro, seed=0, epoch=0)
+    steps = training_batches(lengths, batch_size, tokens, padded=padded, seed=0, epoch=0)
     sizes = [sum(map(len, step)) for step in steps]
     assert sizes[:-1] == [batch_size] * (len(steps) - 1)
     assert sorted(np.concatenate([part for step in steps for part in step])) == list(range(rows))
     for step in steps:
-        assert all(len(part) == micro for part in step[:-1])
-        assert 1 <= len(step[-1]) <= micro
         in_order = lengths[np.concatenate(step)]
         assert (np.diff(in_order) <= 0).all()
+        assert all(len(part) == 1 or size_of(lengths[part], padded) <= tokens for part in step)
+
+
+def size_of(lengths: np.ndarray, padded: bool) -> int:
+    """Tokens a forward of these rows computes."""
+    return int(lengths.max() * len(lengths) if padded else lengths.sum())
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_cut_keeps_the_order_and_fills_every_batch(padded):
+    """Every batch but the last is full: with the next row it would be too large."""
+    for seed in range(50):
+        random = np.random.default_rng(seed)
+        lengths = random.integers(1, 20, random.integers(1, 30))
+        order, tokens = random.permutation(len(lengths)), int(random.integers(1, 60))
+        batches = cut(order, lengths, tokens, padded=padded)
+        assert np.concatenate(batches).tolist() == order.tolist() and all(map(len, batches))
+        assert all(len(batch) == 1 or size_of(lengths[batch], padded) <= tokens for batch in batches)
+        for batch, following in zip(batches, batches[1:], strict=False):
+            assert size_of(lengths[[*batch, following[0]]], padded) > tokens
+
+
+def test_a_cut_by_hand():
+    lengths, order = np.array([5, 3, 3, 2, 9, 1]), np.array([0, 1, 2, 3, 4, 5])
+    unpadded = [batch.tolist() for batch in cut(order, lengths, 8, padded=False)]
+    assert unpadded == [[0, 1], [2, 3], [4], [5]]
+    assert [batch.tolist() for batch in cut(order, lengths, 10, padded=True)] == [[0, 1], [2, 3], [4], [5]]
+    assert [batch.tolist() for batch in cut(order, lengths, 9, padded=True)] == [[0], [1, 2, 3], [4], [5]]
+    assert cut(order[:0], lengths, 8, padded=False) == []
 
 
 def test_order_depends_on_seed_and_epoch_only():
     def composition(lengths, **options):
-        return [sorted(np.concatenate(step)) for step in training_batches(lengths, 8, 4, **options)]
+        return [sorted(np.concatenate(step)) for step in training_batches(lengths, 8, 64, padded=False, **options)]
 
     lengths = np.arange(1, 41)
     first = composition(lengths, seed=1, epoch=0)
@@ -62,18 +90,35 @@ def test_order_depends_on_seed_and_epoch_only():
     assert composition(lengths, seed=2, epoch=0) != first
 
 
-def test_prediction_batches_do_not_depend_on_row_order():
-    rows = [[3, 1], [2], [1, 300], [1, 2, 3], [9], [2], [1, 3]]
+@pytest.mark.parametrize("padded", [False, True])
+def test_prediction_batches_do_not_depend_on_row_order(padded):
+    rows = [[3, 1], [2], [1, 300], [1, 2, 3], [9], [1, 3]]
     segments = [[0] * len(row) for row in rows]
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(len(rows))
         shuffled = tokenized(*[rows[place] for place in order], segments=[segments[place] for place in order])
-        batches = inference_batches(shuffled, 3)
-        assert sorted(np.concatenate(batches)) == list(range(len(rows)))
-        contents = [[shuffled.ids[place].tolist() for place in batch] for batch in batches]
+        plan = inference_plan(shuffled, 4, padded=padded)
+        assert sorted(np.concatenate(plan.batches)) == list(range(len(rows)))
+        assert plan.same_as.tolist() == list(range(len(rows)))
+        contents = [[shuffled.ids[place].tolist() for place in batch] for batch in plan.batches]
         if seed == 0:
             first = contents
         assert contents == first
-        lengths = np.concatenate([shuffled.lengths[batch] for batch in batches])
+        lengths = np.concatenate([shuffled.lengths[batch] for batch in plan.batches])
         assert (np.diff(lengths) >= 0).all()
-    assert inference_batches(tokenized(), 4) == []
+        assert all(len(batch) == 1 or size_of(shuffled.lengths[batch], padded) <= 4 for batch in plan.batches)
+    empty = inference_plan(tokenized(), 4, padded=padded)
+    assert (empty.batches, empty.same_as.tolist()) == ([], [])
+
+
+def test_equal_rows_are_planned_once():
+    """The first of equal rows is computed; a row whose segments differ is another one."""
+    rows = tokenized([7, 8], [7], [7, 8], [7, 8], [7], segments=[[0, 0], [0], [0, 0], [0, 1], [0]])
+    plan = inference_plan(rows, 100, padded=False)
+    assert plan.same_as.tolist() == [0, 1, 0, 3, 1]
+    assert [batch.tolist() for batch in plan.batches] == [[1, 0, 3]]
+
+
+def test_a_prefix_is_another_row():
+    plan = inference_plan(tokenized([1, 2], [1], [1, 2, 0]), 100, padded=False)
+    assert plan.same_as.tolist() == [0, 1, 2]

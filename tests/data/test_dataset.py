@@ -26,7 +26,7 @@ def test_from_table_to_batch(parts, reviews):
     assert data.labels.tolist() == [1, 0, 0, 1]
     assert data.weights is None
     assert data.index.tolist() == [10, 20, 30, 40]
-    ((micro,),) = training_batches(data.rows.lengths, 4, 4, seed=0, epoch=0)
+    ((micro,),) = training_batches(data.rows.lengths, 4, 1000, padded=False, seed=0, epoch=0)
     batch = collate(data.rows, micro, text.pad_id, data.labels)
     assert batch.labels.tolist() == [reviews["label"].iloc[row] for row in batch.rows.tolist()]
     assert batch.attention_mask.sum(1).tolist() == data.rows.lengths[micro].tolist()

@@ -15,6 +15,7 @@ from featherfit.data.dataset import Dataset
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.text import TokenizedRows
 from featherfit.evaluation.outputs import model_outputs, probabilities, score_outputs
+from featherfit.models.text import TextEncoder
 from featherfit.training.device import Device
 
 CPU = Device(torch.device("cpu"), "no")
@@ -28,11 +29,13 @@ def dataset(rows: int = 13) -> Dataset:
 
 
 @pytest.mark.parametrize("embeddings", [False, True])
-@pytest.mark.parametrize("batch_size", [1, 4, 100])
-def test_each_row_gets_its_own(embeddings, batch_size):
-    model, data = tiny_model("bert"), dataset()
+@pytest.mark.parametrize("tokens", [1, 20, 1000])
+@pytest.mark.parametrize("model_type", ["bert", "mpnet"])
+def test_each_row_gets_its_own(model_type, tokens, embeddings):
+    """Packed and padded alike."""
+    model, data = tiny_model(model_type), dataset()
     model.train()
-    given = model_outputs(model, data, batch_size=batch_size, pad_id=0, device=CPU, embeddings=embeddings)
+    given = model_outputs(model, data, tokens=tokens, pad_id=0, device=CPU, embeddings=embeddings)
     assert not model.training and given.dtype == np.float32
     run = model.embed if embeddings else model
     with torch.no_grad():
@@ -46,18 +49,59 @@ def test_order_of_rows_does_not_change_a_bit():
     order = np.random.default_rng(1).permutation(13)
     rows = TokenizedRows([data.rows.ids[i] for i in order], None, data.rows.lengths[order], 0)
     shuffled = Dataset(rows, None, None, pd.RangeIndex(13))
-    one = model_outputs(model, data, batch_size=4, pad_id=0, device=CPU)
-    other = model_outputs(model, shuffled, batch_size=4, pad_id=0, device=CPU)
+    one = model_outputs(model, data, tokens=20, pad_id=0, device=CPU)
+    other = model_outputs(model, shuffled, tokens=20, pad_id=0, device=CPU)
     assert other.tobytes() == one[order].tobytes()
 
 
 def test_no_rows_and_progress():
     model = tiny_model("bert")
     empty = Dataset(TokenizedRows([], None, np.empty(0, dtype=np.int64), 0), None, None, pd.RangeIndex(0))
-    assert model_outputs(model, empty, batch_size=4, pad_id=0, device=CPU).shape == (0, 3)
+    assert model_outputs(model, empty, tokens=20, pad_id=0, device=CPU).shape == (0, 3)
     done: list[int] = []
-    model_outputs(model, dataset(), batch_size=4, pad_id=0, device=CPU, progress=done.append)
-    assert done == [4, 4, 4, 1]
+    model_outputs(model, dataset(), tokens=20, pad_id=0, device=CPU, progress=done.append)
+    assert sum(done) == 13 and len(done) > 3
+
+
+class TestEqualRows:
+    """A row is computed once, however often it is there."""
+
+    order = np.array([0, 1, 0, 2, 1, 0, 3])
+
+    @pytest.fixture
+    def repeated(self) -> Dataset:
+        data = dataset(4)
+        rows = TokenizedRows([data.rows.ids[i] for i in self.order], None, data.rows.lengths[self.order], 0)
+        return Dataset(rows, None, None, pd.RangeIndex(7))
+
+    @pytest.fixture
+    def forwards(self, monkeypatch) -> list[int]:
+        """Rows of every forward."""
+        seen: list[int] = []
+        forward = TextEncoder.forward
+
+        def spy(encoder, batch):
+            seen.append(len(batch))
+            return forward(encoder, batch)
+
+        monkeypatch.setattr(TextEncoder, "forward", spy)
+        return seen
+
+    def test_are_computed_once(self, repeated, forwards):
+        model, done = tiny_model("bert"), []
+        given = model_outputs(model, repeated, tokens=1000, pad_id=0, device=CPU, progress=done.append)
+        assert (forwards, done) == ([4], [7])
+        forwards.clear()
+        assert model_outputs(model, repeated, tokens=1, pad_id=0, device=CPU).shape == (7, 3)
+        assert forwards == [1, 1, 1, 1]
+        once = model_outputs(model, dataset(4), tokens=1000, pad_id=0, device=CPU)
+        assert given.tobytes() == once[self.order].tobytes()
+
+    def test_progress_counts_the_copies_of_what_was_computed(self, repeated):
+        done: list[int] = []
+        model_outputs(tiny_model("bert"), repeated, tokens=1, pad_id=0, device=CPU, progress=done.append)
+        lengths = repeated.rows.lengths
+        assert sorted(done) == [1, 1, 2, 3] and len(set(lengths[[0, 1, 3, 6]])) > 1
 
 
 def test_probabilities_are_softmax():

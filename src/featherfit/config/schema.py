@@ -236,9 +236,11 @@ class EnvConfig:
     """`env`: the machine."""
 
     batch_size: int = option(128, "Rows per optimiser step.", low=1)
-    per_gpu_batch_size: int = option(8, "Rows per forward; never more than batch_size.", low=1)
+    per_gpu_batch_size: int = option(
+        8, "Rows of the greatest length per forward; shorter ones share it, up to as many tokens.", low=1
+    )
     inference_batch_size_ratio: float = option(
-        4.0, "Rows per forward at prediction, as a multiple of per_gpu_batch_size.", above=0
+        4.0, "Tokens per forward at prediction, as a multiple of those in training.", above=0
     )
     precision: str = option(
         "auto",
@@ -269,13 +271,9 @@ class Config:
             return self.optim.lr
         return DEFAULT_LR[self.optim.peft]
 
-    def micro_batch_size(self) -> int:
-        """Rows per training forward: `per_gpu_batch_size`, at most `batch_size`."""
-        return min(self.env.per_gpu_batch_size, self.env.batch_size)
-
-    def inference_batch_size(self) -> int:
-        """Rows per prediction forward, a whole number of at least 1."""
-        return max(1, round(self.env.per_gpu_batch_size * self.env.inference_batch_size_ratio))
+    def rows_per_forward(self, *, training: bool) -> float:
+        """Rows of full length in one forward, above 0."""
+        return self.env.per_gpu_batch_size * (1.0 if training else self.env.inference_batch_size_ratio)
 
 
 DEFAULT_LR: dict[str | None, float] = {

@@ -7,6 +7,7 @@ the epoch only, and what is predicted together depends on the rows only, never o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,17 +57,18 @@ def collate(
 
 
 def training_batches(
-    lengths: np.ndarray, batch_size: int, micro_batch_size: int, *, seed: int, epoch: int
+    lengths: np.ndarray, batch_size: int, tokens: int, *, padded: bool, seed: int, epoch: int
 ) -> list[list[np.ndarray]]:
     """One epoch's optimiser steps, each a list of micro-batches of row positions.
 
     A step is a random batch of `batch_size` rows; only the last may be smaller. Within a step rows are sorted by length,
-    longest first, and cut into micro-batches: less padding, the same gradient.
+    longest first, and cut into micro-batches: little or no padding, the same gradient.
 
     Args:
         lengths: Tokens per row, (rows,).
         batch_size: Rows per step, at least 1.
-        micro_batch_size: Most rows per forward, at least 1.
+        tokens: Most tokens per forward; a row that is longer gets a forward of its own.
+        padded: Whether padding counts, as it does for a model that computes it.
         seed: Together with `epoch` decides the order.
         epoch: Which pass over the rows this is.
     """
@@ -74,24 +76,61 @@ def training_batches(
     steps = []
     for start in range(0, len(order), batch_size):
         step = order[start : start + batch_size]
-        step = step[np.argsort(-lengths[step], kind="stable")]
-        steps.append([step[first : first + micro_batch_size] for first in range(0, len(step), micro_batch_size)])
+        steps.append(cut(step[np.argsort(-lengths[step], kind="stable")], lengths, tokens, padded=padded))
     return steps
 
 
-def inference_batches(rows: TokenizedRows, batch_size: int) -> list[np.ndarray]:
-    """Positions of all rows in batches of `batch_size`, sorted by length and then by content.
+def cut(order: np.ndarray, lengths: np.ndarray, tokens: int, *, padded: bool) -> list[np.ndarray]:
+    """Rows, in the order given, in batches of at most `tokens` tokens, or of a single row.
+
+    Args:
+        order: Positions of rows.
+        lengths: Tokens of all rows.
+        tokens: Most tokens per batch.
+        padded: Count every row as long as the longest of its batch.
+    """
+    batches, first, total, longest = [], 0, 0, 0
+    for place, length in enumerate(lengths[order].tolist()):
+        total, longest = total + length, max(longest, length)
+        size = longest * (place - first + 1) if padded else total
+        if size > tokens and place > first:
+            batches.append(order[first:place])
+            first, total, longest = place, length, length
+    return [*batches, order[first:]] if len(order) else []
+
+
+@dataclass(frozen=True)
+class InferencePlan:
+    """How a table is predicted.
+
+    Attributes:
+        batches: Positions of rows, no two with the same content, per forward.
+        same_as: For every row of the table, the position of the row that is computed for it, (rows,).
+    """
+
+    batches: list[np.ndarray]
+    same_as: np.ndarray
+
+
+def inference_plan(rows: TokenizedRows, tokens: int, *, padded: bool) -> InferencePlan:
+    """Batches of at most `tokens` tokens, sorted by length and then by content; equal rows are computed once.
 
     The same rows make the same batches in whatever order the table holds them, so that a row's rounding errors do not
     depend on that order either.
+
+    Args:
+        rows: All rows.
+        tokens: Most tokens per forward; a row that is longer gets a forward of its own.
+        padded: Whether padding counts.
     """
-
-    def content(position: int) -> tuple[int, bytes, bytes]:
+    first_with: dict[tuple[bytes, bytes], int] = {}
+    same_as = np.empty(len(rows), dtype=np.int64)
+    for position in range(len(rows)):
         segments = b"" if rows.segments is None else rows.segments[position].tobytes()
-        return int(rows.lengths[position]), rows.ids[position].tobytes(), segments
-
-    order = np.array(sorted(range(len(rows)), key=content), dtype=np.int64)
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        same_as[position] = first_with.setdefault((rows.ids[position].tobytes(), segments), position)
+    ordered = sorted(first_with, key=lambda content: (len(content[0]), content))
+    order = np.array([first_with[content] for content in ordered], dtype=np.int64)
+    return InferencePlan(cut(order, rows.lengths, tokens, padded=padded), same_as)
 
 
 def load_batches(
@@ -111,10 +150,13 @@ def load_batches(
         pad_id, labels, weights: As for `collate`.
         workers: Processes that assemble batches ahead; 0 for none.
     """
-    from torch.utils.data import DataLoader
 
     def assemble(positions: np.ndarray) -> Batch:
         return collate(rows, positions, pad_id, labels, weights)
+
+    if workers == 0:
+        return map(assemble, plan)
+    from torch.utils.data import DataLoader
 
     loader: Any = DataLoader
     # A generator of its own, or the loader would draw from the caller's random numbers.

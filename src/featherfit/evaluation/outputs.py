@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from featherfit.data.batch import inference_batches, load_batches
+from featherfit.data.batch import inference_plan, load_batches
 from featherfit.data.dataset import Dataset
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.evaluation.metrics import score
@@ -19,7 +19,7 @@ def model_outputs(
     model: MultiModalModel,
     dataset: Dataset,
     *,
-    batch_size: int,
+    tokens: int,
     pad_id: int,
     device: Device,
     embeddings: bool = False,
@@ -28,17 +28,18 @@ def model_outputs(
 ) -> np.ndarray:
     """Runs the model without gradients.
 
-    Rows are batched by length and content, so a row's result does not depend on where it stands in the table.
+    Rows are batched by length and content, so a row's result does not depend on where it stands in the table, and rows
+    with the same tokens are computed once.
 
     Args:
         model: On `device`; left in evaluation mode.
         dataset: Any number of rows.
-        batch_size: Rows per forward.
+        tokens: Most tokens per forward.
         pad_id: Token to pad with.
         device: Where to compute.
         workers: Processes that assemble batches ahead; 0 for none.
         embeddings: Give pooled embeddings instead of logits.
-        progress: Called with the number of rows done after each batch.
+        progress: Called with the number of rows done after each batch; those that equal one of it count.
 
     Returns:
         Logits (rows, C) or embeddings (rows, D), float32.
@@ -47,13 +48,15 @@ def model_outputs(
     width = model.encoder.out_dim if embeddings else model.head.linear.out_features
     result = np.empty((len(dataset), width), dtype=np.float32)
     run = model.embed if embeddings else model
-    plan = inference_batches(dataset.rows, batch_size)
-    for batch in load_batches(dataset.rows, plan, pad_id, workers=workers):
+    plan = inference_plan(dataset.rows, tokens, padded=not model.encoder.family.packs)
+    copies = np.bincount(plan.same_as, minlength=len(dataset))
+    for batch in load_batches(dataset.rows, plan.batches, pad_id, workers=workers):
+        rows = batch.rows.numpy()
         with device.inference():
-            result[batch.rows.numpy()] = run(batch.to(device.place)).float().cpu().numpy()
+            result[rows] = run(batch.to(device.place)).float().cpu().numpy()
         if progress is not None:
-            progress(len(batch))
-    return result
+            progress(int(copies[rows].sum()))
+    return result[plan.same_as]
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

@@ -22,7 +22,10 @@ def outputs(fitted: Fitted, dataset: Dataset, *, embeddings: bool = False, progr
     return model_outputs(
         fitted.model,
         dataset,
-        batch_size=fitted.config.inference_batch_size(),
+        tokens=fitted.device.tokens_per_forward(
+            fitted.config.rows_per_forward(training=False),
+            fitted.text.max_len or int(dataset.rows.lengths.max(initial=1)),
+        ),
         pad_id=fitted.text.pad_id,
         device=fitted.device,
         embeddings=embeddings,
