@@ -23,6 +23,7 @@ class Family:
             of query, key and value.
         up: First feed-forward projections (all of them where the unit is gated).
         down: Second feed-forward projection; its input is what the IA3 paper scales.
+        activation: The module between up and down, where up is a single layer that nothing but the module follows.
         automm: The linears AutoMM's default filter selects, or their equivalents where AutoMM's filter finds nothing.
         pooling: Default pooling.
         decoder: True where a token sees only what stands before it.
@@ -30,6 +31,9 @@ class Family:
         bias_tables: Embedding modules, relative to the encoder or to a layer, that AutoMM counts among the biases
             (relative position biases).
         encoder_class: Class of `transformers` to build where `AutoModel` would build more than the encoder.
+        packs: True where rows can stand one after another without padding: the model takes positions from outside and
+            leaves attention to an attention implementation.
+        first_position: Number of a row's first token among the positions; None where it follows the padding token's id.
     """
 
     model_types: tuple[str, ...]
@@ -46,6 +50,9 @@ class Family:
     final_norm: str | None = None
     bias_tables: tuple[str, ...] = ()
     encoder_class: str | None = None
+    packs: bool = False
+    first_position: int | None = 0
+    activation: str | None = None
 
     def target_set(self, name: str) -> tuple[str, ...] | None:
         """Module names, relative to a layer, of the named set; None for `all-linear`, which takes every linear.
@@ -67,18 +74,25 @@ TARGET_SETS = ("automm", "attention", "all-linear", "paper")
 AUTOMM_FILTER = ("query", "value", "^q$", "^v$", "^k$", "^o$")
 """AutoMM's literal default of `optim.lora.filter`, regular expressions that `re.match` a module's own name."""
 
-_BERT = Family(
-    model_types=("bert", "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "electra"),
-    layers="encoder.layer",
-    query="attention.self.query",
-    key="attention.self.key",
-    value="attention.self.value",
-    out="attention.output.dense",
-    up=("intermediate.dense",),
-    down="output.dense",
-    automm=("attention.self.query", "attention.self.value"),
-    pooling="cls",
-)
+
+def _bert(*model_types: str, first_position: int | None) -> Family:
+    return Family(
+        model_types=model_types,
+        layers="encoder.layer",
+        query="attention.self.query",
+        key="attention.self.key",
+        value="attention.self.value",
+        out="attention.output.dense",
+        up=("intermediate.dense",),
+        down="output.dense",
+        automm=("attention.self.query", "attention.self.value"),
+        pooling="cls",
+        packs=True,
+        first_position=first_position,
+        activation="intermediate.intermediate_act_fn",
+    )
+
+
 _DEBERTA = Family(
     model_types=("deberta-v2",),
     layers="encoder.layer",
@@ -106,6 +120,7 @@ _MPNET = Family(
 )
 _ALBERT = Family(
     model_types=("albert",),
+    packs=True,
     layers="encoder.albert_layer_groups",
     query="albert_layers.0.attention.query",
     key="albert_layers.0.attention.key",
@@ -118,6 +133,7 @@ _ALBERT = Family(
 )
 _DISTILBERT = Family(
     model_types=("distilbert",),
+    packs=True,
     layers="transformer.layer",
     query="attention.q_lin",
     key="attention.k_lin",
@@ -125,11 +141,13 @@ _DISTILBERT = Family(
     out="attention.out_lin",
     up=("ffn.lin1",),
     down="ffn.lin2",
+    activation="ffn.activation",
     automm=("attention.q_lin", "attention.v_lin"),
     pooling="cls",
 )
 _MODERNBERT = Family(
     model_types=("modernbert",),
+    packs=True,
     layers="layers",
     query="attn.Wqkv",
     key="attn.Wqkv",
@@ -162,7 +180,7 @@ def _t5(model_type: str, encoder_class: str) -> Family:
     )
 
 
-def _llama(*model_types: str, pooling: PoolingMode, decoder: bool) -> Family:
+def _llama(*model_types: str, pooling: PoolingMode, decoder: bool, packs: bool = True) -> Family:
     return Family(
         model_types=model_types,
         layers="layers",
@@ -176,11 +194,13 @@ def _llama(*model_types: str, pooling: PoolingMode, decoder: bool) -> Family:
         pooling=pooling,
         decoder=decoder,
         final_norm="norm",
+        packs=packs,
     )
 
 
 FAMILIES: tuple[Family, ...] = (
-    _BERT,
+    _bert("bert", "electra", first_position=0),
+    _bert("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", first_position=None),
     _DEBERTA,
     _MPNET,
     _ALBERT,
@@ -190,18 +210,8 @@ FAMILIES: tuple[Family, ...] = (
     _t5("t5", "T5EncoderModel"),
     _t5("mt5", "MT5EncoderModel"),
     _t5("umt5", "UMT5EncoderModel"),
-    _llama(
-        "llama",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "gemma",
-        "gemma2",
-        "gemma3_text",
-        "smollm3",
-        pooling="last",
-        decoder=True,
-    ),
+    _llama("llama", "mistral", "qwen2", "qwen3", "smollm3", pooling="last", decoder=True),
+    _llama("gemma", "gemma2", "gemma3_text", pooling="last", decoder=True, packs=False),
 )
 
 _BY_TYPE = {model_type: family for family in FAMILIES for model_type in family.model_types}

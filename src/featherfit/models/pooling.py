@@ -1,4 +1,7 @@
-"""Token states (B, L, D) and an attention mask (B, L) go in; one vector a row, (B, D) float32, comes out."""
+"""Token states of rows one after another (T, D) and the rows' lengths (B,) go in; one vector a row, (B, D) float32, comes out.
+
+No padding stands between rows, and every row has at least one token.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,19 @@ from collections.abc import Callable
 import torch
 
 
-def cls_pooling(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def cls_pooling(states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """The state of the first token, whatever it is."""
-    return states[:, 0].float()
+    return states[lengths.cumsum(0) - lengths].float()
 
 
-def mean_pooling(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The mean over real tokens, summed in float32; zeros for a row without any."""
-    weights = mask.unsqueeze(-1).float()
-    with torch.autocast(states.device.type, enabled=False):
-        return (states.float() * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+def mean_pooling(states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """The mean over a row's tokens, summed in float32."""
+    return torch.segment_reduce(states.float(), "mean", lengths=lengths, unsafe=True)
 
 
-def last_pooling(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The state of the last real token of a row padded on the right; of the first position for a row without any."""
-    last = (mask.sum(dim=1) - 1).clamp(min=0)
-    return states[torch.arange(len(states), device=states.device), last].float()
+def last_pooling(states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """The state of the last token."""
+    return states[lengths.cumsum(0) - 1].float()
 
 
 POOLINGS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {

@@ -10,7 +10,9 @@ from torch import nn
 
 from featherfit.checkpoints.families import Family, family_of
 from featherfit.errors import ConfigError
+from featherfit.models.attention import IMPLEMENTATION, register_attention
 from featherfit.models.generic import generic_family
+from featherfit.models.packing import Packing, pack
 from featherfit.models.pooling import POOLINGS
 from featherfit.types import PoolingMode
 
@@ -51,15 +53,42 @@ class TextEncoder(nn.Module):
         self.out_dim: int = backbone.config.hidden_size
         accepted = inspect.signature(backbone.forward).parameters
         # A single segment means there is nothing to tell apart, and id 1 would be out of its table.
-        self._takes_segments = "token_type_ids" in accepted and getattr(backbone.config, "type_vocab_size", 0) > 1
+        self._takes_segments: bool = "token_type_ids" in accepted and getattr(backbone.config, "type_vocab_size", 0) > 1
+        first = self.family.first_position
+        self._first_position: int = backbone.config.pad_token_id + 1 if first is None else first
+        if self.family.packs:
+            register_attention()
+            backbone.set_attn_implementation(IMPLEMENTATION)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Pooled states, (B, D) float32. `batch` is padded on the right."""
-        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        if self._takes_segments and batch.token_type_ids is not None:
-            inputs["token_type_ids"] = batch.token_type_ids
-        states = self.backbone(**inputs).last_hidden_state
-        return POOLINGS[self.pooling](states, batch.attention_mask)
+        return self._packed(batch) if self.family.packs else self._padded(batch)
+
+    def _packed(self, batch: Batch) -> torch.Tensor:
+        """The backbone over the rows' tokens one after another: nothing is computed for padding."""
+        packing = pack(batch.attention_mask, self.backbone.config.num_attention_heads)
+        states = self.backbone(
+            input_ids=batch.input_ids.flatten()[packing.tokens].unsqueeze(0),
+            position_ids=(packing.positions + self._first_position).unsqueeze(0),
+            # A mask of four dimensions is handed through as it is; any other would be expanded to (T, T).
+            attention_mask=torch.zeros(1, 1, 1, 1, device=batch.input_ids.device),
+            packing=packing,
+            **self._segments(batch, packing),
+        ).last_hidden_state
+        pooled = POOLINGS[self.pooling](states[0, : packing.real], packing.lengths)
+        return pooled[packing.order.argsort()]
+
+    def _padded(self, batch: Batch) -> torch.Tensor:
+        states = self.backbone(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, **self._segments(batch, None)
+        ).last_hidden_state
+        return POOLINGS[self.pooling](states[batch.attention_mask.bool()], batch.attention_mask.sum(dim=1))
+
+    def _segments(self, batch: Batch, packing: Packing | None) -> dict[str, torch.Tensor]:
+        if not self._takes_segments or batch.token_type_ids is None:
+            return {}
+        segments = batch.token_type_ids
+        return {"token_type_ids": segments if packing is None else segments.flatten()[packing.tokens].unsqueeze(0)}
 
     def layers(self) -> dict[str, nn.Module]:
         """The transformer layers by their name in the backbone, from the input up."""
