@@ -137,7 +137,7 @@ def _start(
         + (f": {checkpoint.note}" if checkpoint.note else ".")
     )
     text = TextProcessor.from_checkpoint(checkpoint, schema.text_columns, config.model.hf_text)
-    model = new_model(config, checkpoint, outputs_of(label), request.seed).to(device.place)
+    model = new_model(config, checkpoint, outputs_of(label), request.seed, device)
     fitted = Fitted(config, schema, label, text, checkpoint, model, device, eval_metric, validation_metric)
     return fitted, train_frame, tuning
 
@@ -238,6 +238,7 @@ def _train(
     from featherfit.evaluation.metrics import METRICS
     from featherfit.models.build import model_size
     from featherfit.training.loop import make_plan
+    from featherfit.training.memory import release_freed_memory
     from featherfit.training.selection import BestStates
 
     train_set, tuning_set = sets
@@ -249,6 +250,7 @@ def _train(
     steps, reason = _run_steps(request, fitted, train_set, plan, states, evaluate, reporter, started)
     used = states.restore(fitted.model, optim.top_k_average_method, evaluate)
     fitted.model.eval()
+    release_freed_memory()
     best = evaluate() if len(used) > 1 else states.kept[0].score
     summary = {
         f"val_{metric}": best,
@@ -296,6 +298,7 @@ def _run_steps(
         fitted.config,
         problem_type=fitted.label.problem_type,
         pad_id=fitted.text.pad_id,
+        longest=fitted.text.max_len or int(train_set.rows.lengths.max()),
         device=fitted.device,
         evaluate=evaluate,
         seed=request.seed,

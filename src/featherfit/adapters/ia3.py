@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from featherfit.adapters.base import ADAPTERS, Adapter, Target, plain_linear
+from featherfit.models.linear import column_sums
 
 if TYPE_CHECKING:
     from featherfit.config.schema import LoraConfig
@@ -46,8 +47,25 @@ def scaling_vector(base: nn.Linear, scales_input: bool) -> nn.Parameter:
 
 
 def scaled(x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-    """x * vector in float32, returned in the type of x: bfloat16 would round factors near one to one."""
-    return (x * vector).to(x.dtype)
+    """x * vector in the type of x, as x + x * (vector - 1): bfloat16 would round factors near one to one."""
+    return _Scaled.apply(x, vector)
+
+
+class _Scaled(torch.autograd.Function):
+    """One pass over x in either direction, where plain operations would take three and keep a float32 copy."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+        excess = (vector - 1).to(x.dtype)
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, excess)
+        return torch.addcmul(x, x, excess)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        x, excess = ctx.saved_tensors
+        for_x = torch.addcmul(gradient, gradient, excess) if ctx.needs_input_grad[0] else None
+        for_vector = None if x is None else column_sums(gradient * x).float()
+        return for_x, for_vector
 
 
 def scaled_linear(weight: torch.Tensor, base: nn.Linear, vector: torch.Tensor, scales_input: bool) -> nn.Linear:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from featherfit.adapters.base import ADAPTERS, Adapter, Target, in_type_of, plain_linear
+from featherfit.models.linear import FrozenLinear, column_sums
 
 if TYPE_CHECKING:
     from featherfit.config.schema import LoraConfig
@@ -30,6 +31,9 @@ class LoRA(Adapter):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
+        frozen = isinstance(self.base, FrozenLinear) and not self.base.weight.requires_grad
+        if frozen and not (self.training and self.dropout.p > 0):
+            return _Updated.apply(x, self.base.bias, self.lora_a, self.lora_b, self.base, self.scale)
         y = self.base(x)
         return y + low_rank_product(self.dropout(x), self.lora_a, self.lora_b, self.scale).to(y.dtype)
 
@@ -37,6 +41,42 @@ class LoRA(Adapter):
         """W + s B A, and the bias as it is."""
         weight = self.base.weight.float() + self.scale * (self.lora_b @ self.lora_a)
         return plain_linear(weight, self.base.bias, self.base)
+
+
+class _Updated(torch.autograd.Function):
+    """W x + b + s B A x, the update accumulated by the products themselves: no pass over the activations of its own."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        linear: FrozenLinear,
+        scale: float,
+    ) -> torch.Tensor:
+        dtype = linear.weight.dtype
+        flat, low_a, low_b = x.to(dtype).reshape(-1, x.shape[-1]), a.to(dtype), (scale * b).to(dtype)
+        with torch.autocast(x.device.type, enabled=False):  # all is in the weight's type, which may not be autocast's
+            inner = flat @ low_a.t()
+            out = linear.product(flat, bias).addmm_(inner, low_b.t())
+        ctx.save_for_backward(flat if ctx.needs_input_grad[2] else None, inner, low_a, low_b)
+        ctx.linear, ctx.scale, ctx.x_type = linear, scale, x.dtype
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        flat, inner, low_a, low_b = ctx.saved_tensors
+        g = gradient.reshape(-1, gradient.shape[-1])
+        for_inner = g @ low_b
+        for_x = None
+        if ctx.needs_input_grad[0]:
+            for_x = ctx.linear.input_gradient(g).addmm_(for_inner, low_a)
+            for_x = for_x.view(*gradient.shape[:-1], -1).to(ctx.x_type)
+        for_bias = column_sums(g).float() if ctx.needs_input_grad[1] else None
+        for_a = None if flat is None else (for_inner.t() @ flat).float()
+        return for_x, for_bias, for_a, (g.t() @ inner).float() * ctx.scale, None, None
 
 
 def low_rank_parameters(base: nn.Linear, rank: int, generator: torch.Generator) -> tuple[nn.Parameter, nn.Parameter]:

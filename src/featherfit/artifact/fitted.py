@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from featherfit.adapters.apply import apply_adapters
 from featherfit.checkpoints import Checkpoint
 from featherfit.config.schema import Config
@@ -12,6 +14,7 @@ from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.text import TextProcessor
 from featherfit.data.schema import Schema
 from featherfit.models.build import MultiModalModel, build_model
+from featherfit.models.linear import freeze_linears, lower_precision
 from featherfit.training.device import Device
 
 
@@ -49,7 +52,7 @@ def outputs_of(label: LabelProcessor) -> int:
     return 1 if label.problem_type == "regression" else len(label.classes)
 
 
-def new_model(config: Config, checkpoint: Checkpoint, outputs: int, seed: int) -> MultiModalModel:
+def new_model(config: Config, checkpoint: Checkpoint, outputs: int, seed: int, device: Device) -> MultiModalModel:
     """The model of a run before any training: pretrained encoder, adapters in place, fresh head.
 
     Raises:
@@ -58,11 +61,21 @@ def new_model(config: Config, checkpoint: Checkpoint, outputs: int, seed: int) -
         ConfigError: Gradient checkpointing with an encoder that cannot do it.
     """
     pooling = config.model.hf_text.pooling_mode
-    return prepare(build_model(checkpoint, outputs=outputs, pooling=pooling, seed=seed), config, seed)
+    # A parameter of the encoder's own that is to train has to be read as it is; all else is frozen and may be low.
+    low = config.optim.peft is not None and not config.optim.extra_trainable_params
+    model = build_model(
+        checkpoint,
+        outputs=outputs,
+        pooling=pooling,
+        seed=seed,
+        dtype=device.frozen_dtype if low else torch.float32,
+        mapped_tables=low and device.place.type == "cpu",
+    )
+    return prepare(model, config, seed, device)
 
 
-def prepare(model: MultiModalModel, config: Config, seed: int) -> MultiModalModel:
-    """Gives a plain model what the settings ask for: dropout, adapters, gradient checkpointing. In place.
+def prepare(model: MultiModalModel, config: Config, seed: int, device: Device) -> MultiModalModel:
+    """Gives a plain model what settings and device ask for: dropout, adapters, checkpointing, precision. In place.
 
     Raises:
         TargetError: The adapters' targets do not fit the encoder.
@@ -71,7 +84,11 @@ def prepare(model: MultiModalModel, config: Config, seed: int) -> MultiModalMode
     settings = config.model.hf_text
     if settings.dropout == "off" or (settings.dropout == "auto" and config.optim.peft is not None):
         model.encoder.disable_dropout()
+    if config.optim.peft is not None:
+        freeze_linears(model.encoder.backbone)
     apply_adapters(model, config.optim, seed=seed)
+    if config.optim.peft is not None:
+        lower_precision(model.encoder.backbone, device.frozen_dtype)
     if settings.gradient_checkpointing:
         model.encoder.enable_gradient_checkpointing()
-    return model.eval()
+    return model.to(device.place).eval()

@@ -42,6 +42,7 @@ def build_model(
     seed: int,
     dtype: torch.dtype = torch.float32,
     attn: str | None = None,
+    mapped_tables: bool = False,
 ) -> MultiModalModel:
     """Loads the encoder and puts a new head on it.
 
@@ -50,13 +51,14 @@ def build_model(
         outputs: Number C of classes, or 1 for regression.
         pooling: `cls`, `mean`, `last`, or `auto`: what the checkpoint records, else the family's default.
         seed: Seed of the head's initial weight; nothing else here is random.
-        dtype: Type of the encoder's weights. The head stays float32.
+        dtype: Type of the encoder's matrices and states, see `build_backbone`. The head stays float32.
         attn: Attention implementation of `transformers`, or None for its choice.
+        mapped_tables: Leave large embedding tables in the file; they cannot train then.
 
     Raises:
         CheckpointError: Weights are missing, unreadable or of an architecture that is no text encoder.
     """
-    backbone = build_backbone(checkpoint, dtype=dtype, attn=attn)
+    backbone = build_backbone(checkpoint, dtype=dtype, attn=attn, mapped_tables=mapped_tables)
     wanted = checkpoint.pooling if pooling == "auto" else pooling
     encoder = TextEncoder(backbone, pooling=wanted)
     return MultiModalModel(encoder, Head(encoder.out_dim, outputs, seed=seed))

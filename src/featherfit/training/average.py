@@ -24,8 +24,8 @@ class WeightAverage:
         """Takes in the parameters as they are now."""
         self._updates += 1
         decay = min(self._decay, (self._updates - 1) / (self._updates + 2))
-        for average, parameter in zip(self._average, self._parameters, strict=bool(self._average)):
-            average.lerp_(parameter, 1 - decay)
+        if self._average:
+            torch._foreach_lerp_(self._average, list(self._parameters), 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:

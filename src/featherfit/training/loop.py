@@ -71,6 +71,7 @@ def train(
     *,
     problem_type: ProblemType,
     pad_id: int,
+    longest: int,
     device: Device,
     evaluate: Callable[[], float],
     seed: int,
@@ -87,6 +88,7 @@ def train(
         config: `optim` and `env` are read.
         problem_type: Decides the loss.
         pad_id: Token to pad batches with.
+        longest: Most tokens a row may have.
         device: Where to compute and in what arithmetic.
         evaluate: Scores the model as it is; called after the steps the plan names, in evaluation mode.
         seed: Decides the order of rows.
@@ -107,7 +109,9 @@ def train(
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     average = WeightAverage(parameters, optim.ema_decay)
     rows_seen, started = 0, time.monotonic()
-    for step, (epoch, micro_batches) in enumerate(_steps(dataset, config, plan, pad_id, seed), start=1):
+    tokens = device.tokens_per_forward(config.rows_per_forward(training=True), longest)
+    steps = _steps(dataset, config, plan, pad_id, seed, tokens, padded=not model.encoder.family.packs)
+    for step, (epoch, micro_batches) in enumerate(steps, start=1):
         model.train()
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = rate * shape(step - 1)
@@ -142,13 +146,15 @@ def train(
             average.swap()
 
 
-def _steps(dataset: Dataset, config: Config, plan: Plan, pad_id: int, seed: int) -> Iterator[tuple[int, list[Batch]]]:
+def _steps(
+    dataset: Dataset, config: Config, plan: Plan, pad_id: int, seed: int, tokens: int, *, padded: bool
+) -> Iterator[tuple[int, list[Batch]]]:
     """(epoch from 1, micro-batches) of every step of the plan."""
     left = plan.total_steps
     epoch = 0
     while left > 0:
         steps = training_batches(
-            dataset.rows.lengths, config.env.batch_size, config.micro_batch_size(), seed=seed, epoch=epoch
+            dataset.rows.lengths, config.env.batch_size, tokens, padded=padded, seed=seed, epoch=epoch
         )[:left]
         epoch += 1
         left -= len(steps)

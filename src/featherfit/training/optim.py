@@ -45,9 +45,9 @@ def build_optimizer(model: MultiModalModel, config: Config) -> torch.optim.Optim
     """The optimiser of `optim.optim_type`, with AutoMM's constants."""
     groups = parameter_groups(model, config)
     if config.optim.optim_type == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9)
+        return torch.optim.SGD(groups, momentum=0.9, fused=True)
     kind = torch.optim.AdamW if config.optim.optim_type == "adamw" else torch.optim.Adam
-    return kind(groups, eps=1e-6, betas=(0.9, 0.999))
+    return kind(groups, eps=1e-6, betas=(0.9, 0.999), fused=True)
 
 
 def warmup_steps(wanted: int | float, total_steps: int) -> int:
