@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -52,6 +53,10 @@ class FakePredictor:
     def predict_proba(self, frame: pd.DataFrame, as_pandas: bool) -> pd.DataFrame:
         return pd.DataFrame([[0.75, 0.25]] * len(frame), columns=[0, 1])
 
+    def predict_file(self, source: str, target: str, **given: Any) -> SimpleNamespace:
+        self.seen["predict_file"] = {"source": source, "target": target, **given}
+        return SimpleNamespace(rows=4)
+
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakePredictor]:
@@ -73,6 +78,7 @@ def table(tmp_path: Path) -> str:
     pd.DataFrame(
         {"text": ["so very good", "so very bad", "良い品です。", "もう壊れた。"], "label": [1, 0, 1, 0]}
     ).to_csv("t.csv", index=False)
+    Path("there.csv").touch()
     return "t.csv"
 
 
@@ -202,7 +208,14 @@ def test_interrupt(fake: type[FakePredictor], monkeypatch: pytest.MonkeyPatch, c
         ("predict nowhere t.csv", 4, "nowhere"),
         ("predict nowhere t.csv --output p.xlsx", 2, ".parquet"),
         ("predict nowhere t.csv --output t.csv", 2, "the input itself"),
-        ("predict nowhere t.csv --output no/p.csv", 2, "there is no folder no"),
+        ("predict nowhere t.csv --output no/p.csv", 2, "--output no/p.csv: there is no folder no"),
+        ("predict nowhere t.csv --output there.csv", 2, "--output there.csv exists."),
+        ("predict nowhere t.csv --output there.csv --overwrite", 4, "nowhere"),
+        ("predict nowhere t.csv --keep id", 2, "--keep goes with --output FILE."),
+        ("predict nowhere t.csv --chunk-rows 5 --overwrite", 2, "--overwrite goes with --output FILE."),
+        ("predict nowhere t.csv --output p.csv --chunk-rows 0", 2, "--chunk-rows"),
+        ("demo --plot p.gif", 2, "--plot p.gif: a file's name has to end in one of .png, .svg, .pdf."),
+        ("demo --plot no/p.png", 2, "there is no folder no"),
         ("inspect nowhere", 4, "nowhere"),
         ("inspect", 2, "Give either DIR or --data FILE."),
         ("inspect nowhere --data t.csv", 2, "Give either DIR or --data FILE."),
@@ -248,14 +261,18 @@ def test_predict_to_stdout(fake: type[FakePredictor], table: str, capsys: pytest
     assert first == {"label": 0, "proba_0": 0.75, "proba_1": 0.25}
 
 
-@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet", "jsonl"])
-def test_predict_to_file(ending: str, fake: type[FakePredictor], table: str, capsys: pytest.CaptureFixture[str]):
-    from featherfit.data.load import load_table
-
-    assert main(["predict", "dir", table, "--output", f"p.{ending}", "--proba", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"output": f"p.{ending}", "rows": 4}
-    assert load_table(f"p.{ending}").to_dict("list") == {
-        "label": [0] * 4, "proba_0": [0.75] * 4, "proba_1": [0.25] * 4,
+def test_predict_to_file(fake: type[FakePredictor], table: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["predict", "dir", table, "--output", "p.csv", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"output": "p.csv", "rows": 4}
+    assert fake.seen["predict_file"] == {
+        "source": table, "target": "p.csv", "proba": False, "keep_columns": (), "overwrite": False,
+    }  # fmt: skip
+    words = "--output there.csv --proba --keep a --keep b --chunk-rows 7 --overwrite"
+    assert main(["predict", "dir", table, *words.split()]) == 0
+    assert "there.csv" in capsys.readouterr().out
+    assert fake.seen["predict_file"] == {
+        "source": table, "target": "there.csv", "proba": True, "keep_columns": ["a", "b"], "chunk_rows": 7,
+        "overwrite": True,
     }  # fmt: skip
 
 
@@ -324,9 +341,10 @@ def test_the_whole_round(tmp_path: Path):
     assert 0 < fitted["trainable_parameters"] < 0.01 * fitted["total_parameters"]
 
     scores = json.loads(run("evaluate", "art", "train.csv", "--metric", "accuracy", "--metric", "roc_auc", "--json"))
-    run("predict", "art", "train.csv", "--proba", "--output", "p.parquet")
+    run("predict", "art", "train.csv", "--proba", "--keep", "text", "--chunk-rows", "25", "--output", "p.parquet")
     predicted = pd.read_parquet(tmp_path / "p.parquet")
-    assert list(predicted.columns) == ["label", "proba_0", "proba_1"]
+    assert list(predicted.columns) == ["text", "label", "proba_0", "proba_1"]
+    assert predicted["text"].tolist() == rows["text"].tolist()
     assert scores["rows"] == 60
     assert scores["scores"]["accuracy"] == pytest.approx((predicted["label"] == rows["label"]).mean())
     assert predicted[["proba_0", "proba_1"]].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)

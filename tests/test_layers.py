@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "featherfit"
 LAYERS = (
-    ("errors", "registry", "types"),
+    ("errors", "registry", "types", "startup"),
     ("config",),
     ("checkpoints",),
     ("data",),

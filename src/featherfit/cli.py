@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 EXIT_CODES = {CheckpointError: 3, ArtifactError: 4, TrainingError: 5, FeatherfitError: 2}
 """By the first class an error is an instance of; usage errors end with 2 too and anything else with 1."""
+
+PLOTS = (".png", ".svg", ".pdf")
 
 EPILOG = (
     "Exit codes: 0 fine; 2 wrong usage, settings or data; 3 pretrained weights not found or not as expected; 4 a "
@@ -173,23 +175,42 @@ def evaluate(
 def predict(
     artifact: Artifact,
     data: Annotated[str, typer.Argument(metavar="DATA", help=f"{DATA}; a label column is not needed.")],
-    output: Annotated[str, typer.Option(help="A .csv, .tsv, .parquet or .jsonl file, or - for CSV on stdout.")] = "-",
+    output: Annotated[
+        str, typer.Option(help="A .csv, .tsv, .parquet or .jsonl file for any number of rows, or - for CSV on stdout.")
+    ] = "-",
     proba: Annotated[bool, typer.Option("--proba", help="Add the probability of every class.")] = False,
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="With --output: copy a column; may be given again.")
+    ] = None,
+    chunk_rows: Annotated[
+        int | None, typer.Option(min=1, help="With --output: rows in memory at a time.", show_default="20000")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the --output file.")] = False,
     verbosity: Verbosity = 2,
     as_json: Json = False,
 ) -> None:
     """Predict the label of every row, in the table's order."""
     reporter = _reporter(verbosity)
-    write = None if output == "-" else _writer(output, data)
+    if output != "-":
+        from featherfit.data.write import check_target
+
+        check_target(data, output, overwrite=overwrite, name="--output")
+        predictor = featherfit.MultiModalPredictor.load(artifact, verbosity=verbosity)
+        options: dict[str, Any] = {} if chunk_rows is None else {"chunk_rows": chunk_rows}
+        written = predictor.predict_file(
+            data, output, proba=proba, keep_columns=keep or (), overwrite=overwrite, **options
+        )
+        _show(reporter, {"output": output, "rows": written.rows}, as_json, "Written")
+        return
+    given = {"--keep": keep, "--chunk-rows": chunk_rows, "--overwrite": overwrite}
+    if any(given.values()):
+        raise ConfigError([f"{option} goes with --output FILE." for option, value in given.items() if value])
     from featherfit.data.load import load_table
 
     frame = load_table(data)
     predictor = featherfit.MultiModalPredictor.load(artifact, verbosity=verbosity)
     table = _predictions(predictor, frame, proba)
-    if write is not None:
-        write(table)
-        _show(reporter, {"output": output, "rows": len(table)}, as_json, "Written")
-    elif as_json:
+    if as_json:
         _show(reporter, {"predictions": table.to_dict("records")}, as_json)
     else:
         reporter.result(table.to_csv(index=False, lineterminator="\n"))
@@ -263,7 +284,7 @@ def demo(
 
     if plot is not None:
         require_plotting()
-        _check_target(str(plot), (".png", ".svg", ".pdf"), "--plot")
+        _check_plot(plot)
     reporter = _reporter(verbosity)
     result = run_demo(reporter, seed=seed, folder=path)
     if plot is not None:
@@ -333,37 +354,16 @@ def _predictions(predictor: featherfit.MultiModalPredictor, frame: pd.DataFrame,
     return table
 
 
-def _writer(output: str, data: str) -> Callable[[pd.DataFrame], None]:
-    """What writes a table to `output`; settled before anything slow begins.
+def _check_plot(target: Path) -> None:
+    """Refuses a file that cannot be drawn into.
 
     Raises:
-        ConfigError: An ending we do not write, no such folder, or the input itself.
+        ConfigError: An ending that is none of `PLOTS`, or a folder that does not exist.
     """
-    writers: dict[str, Callable[[pd.DataFrame], None]] = {
-        ".csv": lambda table: table.to_csv(output, index=False),
-        ".tsv": lambda table: table.to_csv(output, index=False, sep="\t"),
-        ".parquet": lambda table: table.to_parquet(output, index=False),
-        ".jsonl": lambda table: table.to_json(output, orient="records", lines=True, force_ascii=False),
-    }
-    ending = _check_target(output, tuple(writers), "--output")
-    if Path(output).resolve() == Path(data).resolve():
-        raise ConfigError(f"--output {output} is the input itself. Choose another file.")
-    return writers[ending]
-
-
-def _check_target(target: str, endings: tuple[str, ...], option: str) -> str:
-    """The ending of a file that can be written.
-
-    Raises:
-        ConfigError: Another ending, or a folder that does not exist.
-    """
-    path = Path(target)
-    ending = path.suffix.lower()
-    if ending not in endings:
-        raise ConfigError(f"{option} {target}: a file's name has to end in one of {', '.join(endings)}.")
-    if not path.parent.is_dir():
-        raise ConfigError(f"{option} {target}: there is no folder {path.parent}.")
-    return ending
+    if target.suffix.lower() not in PLOTS:
+        raise ConfigError(f"--plot {target}: a file's name has to end in one of {', '.join(PLOTS)}.")
+    if not target.parent.is_dir():
+        raise ConfigError(f"--plot {target}: there is no folder {target.parent}.")
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

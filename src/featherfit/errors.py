@@ -7,6 +7,7 @@
     |-- CheckpointError         (OSError)        pretrained weights not found, unreadable or not the recorded ones
     |-- TargetError             (ValueError)     adapter targets that match nothing, or match far too much
     |-- TrainingError           (RuntimeError)   training cannot go on
+    |-- QualityError            (RuntimeError)   a faster form of the model predicts too differently
     |-- ArtifactError           (ValueError)     a saved predictor that is damaged, partial or from elsewhere
     |-- PathExistsError         (ValueError)     an output path that already holds something
     |-- NotFittedError          (RuntimeError)   a method that needs `fit` or `load` first
@@ -56,6 +57,10 @@ class TargetError(FeatherfitError, ValueError):
 
 class TrainingError(FeatherfitError, RuntimeError):
     """Training cannot go on, for example because the loss is no longer a number."""
+
+
+class QualityError(FeatherfitError, RuntimeError):
+    """A faster form of the model predicts too differently from the trained one; the message has the figures."""
 
 
 class ArtifactError(FeatherfitError, ValueError):

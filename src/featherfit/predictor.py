@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featherfit.artifact.facts import FittedFacts
 from featherfit.artifact.format import WORK, discard_work, is_free
 from featherfit.config.arguments import refuse_unsupported
-from featherfit.errors import ConfigError, NotFittedError, PathExistsError
+from featherfit.errors import ConfigError, PathExistsError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
     from featherfit.artifact.fitted import Fitted
     from featherfit.config.dotted import Overrides
+    from featherfit.inference.stream import PredictedFile
     from featherfit.report import Reporter
 
 
-class MultiModalPredictor:
+class MultiModalPredictor(FittedFacts):
     """Fine-tunes a pretrained model on a table and predicts one of its columns.
 
     Example:
@@ -214,6 +216,36 @@ class MultiModalPredictor:
             return pd.Series(proba[:, 1], index=frame.index, name=label.positive_class) if as_pandas else proba[:, 1]
         return pd.DataFrame(proba, index=frame.index, columns=label.classes.tolist()) if as_pandas else proba
 
+    def predict_file(
+        self, source: str | Path, target: str | Path, *, proba: bool = False, keep_columns: str | Sequence[str] = (),
+        chunk_rows: int = 20_000, overwrite: bool = False,
+    ) -> PredictedFile:  # fmt: skip
+        """Predicts a file of any size into another one, in the memory of one chunk of its rows.
+
+        `target` appears when all rows are done, and not at all if something goes wrong. Labels are those of `predict`;
+        probabilities differ from `predict_proba`'s by rounding only.
+
+        Args:
+            source: A CSV, TSV, Parquet or JSON-lines file. Messages name rows by their position in it, from 0.
+            target: A `.csv`, `.tsv`, `.parquet` or `.jsonl` file; its columns are the kept ones, the label, and with
+                `proba` one named `proba_<class>` for every class.
+            proba: Write the probability of every class too.
+            keep_columns: Columns of `source` to copy, such as an id.
+            chunk_rows: Rows in memory at a time.
+            overwrite: Replace `target` if it is there.
+
+        Raises:
+            ConfigError: Arguments or paths that do not fit.
+            PathExistsError: `target` is there.
+            DataError: A file, columns or rows that cannot be used.
+        """
+        from featherfit.inference.stream import predict_file
+
+        return predict_file(
+            self._require(), source, target, proba=proba, keep_columns=keep_columns, chunk_rows=chunk_rows,
+            overwrite=overwrite, progress=self._reporter().prediction_progress,
+        )  # fmt: skip
+
     def extract_embedding(
         self, data: Any, id_mappings: Any = None, return_masks: bool = False, as_tensor: bool = False,
         as_pandas: bool = False, realtime: bool | None = False, signature: Any = None,
@@ -309,13 +341,6 @@ class MultiModalPredictor:
         return self._problem_type if self._fitted is None else self._fitted.label.problem_type
 
     @property
-    def column_types(self) -> dict[str, str]:
-        """Type of every column, the label's included."""
-        schema = self._require().schema
-        kind = "numerical" if schema.problem_type == "regression" else "categorical"
-        return {**schema.columns, str(schema.label): kind}
-
-    @property
     def eval_metric(self) -> Any:
         """Metric of `evaluate`."""
         return self._eval_metric if self._fitted is None else self._fitted.eval_metric
@@ -324,46 +349,6 @@ class MultiModalPredictor:
     def validation_metric(self) -> Any:
         """Metric that chooses the weights."""
         return self._validation_metric if self._fitted is None else self._fitted.validation_metric
-
-    @property
-    def class_labels(self) -> np.ndarray | None:
-        """The labels in the order of `predict_proba`'s columns; None, with a warning, for regression."""
-        if self._require().label.problem_type == "regression":
-            warnings.warn("A regression predictor has no class labels.", stacklevel=2)
-            return None
-        return self._require().label.classes
-
-    @property
-    def positive_class(self) -> Any:
-        """The label a binary metric counts as positive; None, with a warning, for other problems."""
-        if self._require().label.problem_type != "binary":
-            warnings.warn("Only a binary predictor has a positive class.", stacklevel=2)
-        return self._require().label.positive_class
-
-    @property
-    def total_parameters(self) -> int:
-        """Number of parameters of encoder, adapters and head."""
-        return self._size().total
-
-    @property
-    def trainable_parameters(self) -> int:
-        """Number of those that train."""
-        return self._size().trainable
-
-    @property
-    def model_size(self) -> float:
-        """Megabytes (1e6 bytes) of all parameters."""
-        return self._size().megabytes
-
-    def _size(self) -> Any:
-        from featherfit.models.build import model_size
-
-        return model_size(self._require().model)
-
-    def _require(self) -> Fitted:
-        if self._fitted is None:
-            raise NotFittedError("This predictor is not fitted yet. Call fit first, or MultiModalPredictor.load(path).")
-        return self._fitted
 
     def _reporter(self) -> Reporter:
         from featherfit.report import Reporter

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from tiny_checkpoints import quick_fit, reviews, same, weights, write_checkpoint
 from featherfit import MultiModalPredictor
 from featherfit.artifact import format as files
 from featherfit.artifact.store import inspect_artifact
+from featherfit.checkpoints import fingerprints
 from featherfit.checkpoints.fingerprints import sha256
 from featherfit.errors import ArtifactError, CheckpointError, PathExistsError
 
@@ -229,6 +233,43 @@ def test_base_weights_of_a_standalone_artifact_are_checked(checkpoint, tmp_path)
     file.write_bytes(bytes(raw))
     with pytest.raises((ArtifactError, CheckpointError)):
         load(tmp_path / "artifact")
+
+
+def test_large_base_weights_are_read_for_their_checksum_once(checkpoint, tmp_path, monkeypatch):
+    quick_fit(checkpoint, tmp_path / "artifact", standalone=True)
+    base = tmp_path / "artifact" / "base" / "model.safetensors"
+    os.utime(base, (1e9, 1e9))
+    monkeypatch.setenv("FEATHERFIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(files, "LARGE", base.stat().st_size)
+    hashed = []
+    original = fingerprints.sha256
+    monkeypatch.setattr(fingerprints, "sha256", lambda path: hashed.append(path.name) or original(path))
+    load(tmp_path / "artifact")
+    assert hashed.count(base.name) == 1
+    load(tmp_path / "artifact")
+    assert hashed.count(base.name) == 1 and hashed.count(files.WEIGHTS) == 2
+    raw = bytearray(base.read_bytes())
+    raw[-3] ^= 64
+    base.write_bytes(bytes(raw))
+    with pytest.raises(ArtifactError, match="changed or damaged"):
+        load(tmp_path / "artifact")
+
+
+LOADED = """
+import gc, json, sys
+import pandas as pd
+from featherfit import MultiModalPredictor
+predictor = MultiModalPredictor.load({path!r}, verbosity=0)
+predictor.predict(pd.DataFrame({{"text": ["a lovely kettle"]}}))
+names = ("sklearn", "scipy.optimize", "peft", "matplotlib", "datasets")
+print(json.dumps([gc.isenabled(), [name for name in names if name in sys.modules]]))
+"""
+
+
+def test_predicting_imports_nothing_it_does_not_need(fitted):
+    code = LOADED.format(path=str(fitted.path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == [True, []]
 
 
 class TestSaveOver:

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -37,7 +39,9 @@ def test_collate_without_options():
 
 
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize(("rows", "batch_size", "tokens"), [(25, 10, 100), (8, 8, 400), (3, 128, 60), (7, 1, 1), (40, 8, 30)])
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "tokens"), [(25, 10, 100), (8, 8, 400), (3, 128, 60), (7, 1, 1), (40, 8, 30)]
+)
 def test_steps_have_every_row_once(rows, batch_size, tokens, padded):
     lengths = np.random.default_rng(0).integers(1, 50, rows)
     steps = training_batches(lengths, batch_size, tokens, padded=padded, seed=0, epoch=0)
@@ -65,7 +69,7 @@ def test_a_cut_keeps_the_order_and_fills_every_batch(padded):
         batches = cut(order, lengths, tokens, padded=padded)
         assert np.concatenate(batches).tolist() == order.tolist() and all(map(len, batches))
         assert all(len(batch) == 1 or size_of(lengths[batch], padded) <= tokens for batch in batches)
-        for batch, following in zip(batches, batches[1:], strict=False):
+        for batch, following in itertools.pairwise(batches):
             assert size_of(lengths[[*batch, following[0]]], padded) > tokens
 
 

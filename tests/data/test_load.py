@@ -24,6 +24,12 @@ def test_only_an_empty_field_is_missing(tmp_path):
     assert frame["n"].tolist() == [1, 2, 3, 4]
 
 
+def test_line_ends_inside_a_field_stay(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_bytes(b'text,n\r\n"one\r\ntwo\rthree",1\r\nfour,2\r\n')
+    assert load_table(path).to_dict("list") == {"text": ["one\r\ntwo\rthree", "four"], "n": [1, 2]}
+
+
 @pytest.mark.parametrize(
     "name", ["r.csv", "r.tsv", "r.csv.gz", "r.TSV.GZ", "r.jsonl", "r.json", "r.ndjson.gz", "v1.0.csv"]
 )

@@ -24,6 +24,8 @@ from featherfit.training.loop import make_plan, train
 from featherfit.training.losses import row_losses
 
 CPU = Device(torch.device("cpu"), "no")
+LONGEST = 12
+"""Tokens of a full row, so that a forward takes `env.per_gpu_batch_size` times as many."""
 
 
 def settings(**flat) -> Config:
@@ -32,7 +34,7 @@ def settings(**flat) -> Config:
 
 def dataset(rows: int = 16, classes: int = 3, weights: np.ndarray | None = None) -> Dataset:
     random = np.random.default_rng(0)
-    lengths = random.integers(3, 12, size=rows)
+    lengths = random.integers(3, LONGEST, size=rows)
     ids = [random.integers(4, 50, size=length).astype(np.int32) for length in lengths]
     labels = (random.permutation(rows) % classes).astype(np.int64)
     return Dataset(TokenizedRows(ids, None, lengths.astype(np.int64), 0), labels, weights, pd.RangeIndex(rows))
@@ -51,7 +53,7 @@ def run(config: Config, data: Dataset, model: MultiModalModel | None = None, eva
     reports = list(
         train(
             model, data, plan, config,
-            problem_type="multiclass", pad_id=0, device=CPU, evaluate=evaluate, seed=seed,
+            problem_type="multiclass", pad_id=0, longest=LONGEST, device=CPU, evaluate=evaluate, seed=seed,
         )
     )  # fmt: skip
     return model, reports
@@ -200,6 +202,26 @@ def test_micro_batches_give_the_same_gradient(micro, weighted, monkeypatch):
     assert whole.keys() == parts.keys() and max(float(g.abs().max()) for g in whole.values()) > 1e-3
     for name in whole:
         torch.testing.assert_close(parts[name], whole[name], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("model_type", "padded"), [("bert", False), ("mpnet", True)])
+def test_a_forward_takes_what_the_model_computes(model_type, padded, monkeypatch):
+    """Tokens, and padding too where the model computes it, up to those of `per_gpu_batch_size` full rows."""
+    sizes: list[list[int]] = []
+    accumulate = loop._accumulate
+
+    def spy(model, batches, *rest):
+        sizes.append([int(batch.input_ids.numel() if padded else batch.attention_mask.sum()) for batch in batches])
+        return accumulate(model, batches, *rest)
+
+    monkeypatch.setattr(loop, "_accumulate", spy)
+    config = settings(env__batch_size=16, env__per_gpu_batch_size=4, optim__max_steps=1)
+    model = tiny_model(model_type)
+    apply_adapters(model, config.optim, seed=0)
+    run(config, dataset(16), model)
+    [step] = sizes
+    assert all(size <= 4 * LONGEST for size in step) and len(step) == (4 if padded else 3)
+    assert max(step) > 3 * LONGEST
 
 
 class TestClipping:

@@ -22,6 +22,8 @@ BASE = "base"
 WORK = "training"
 """Folder beside the artifact's files where a fit keeps its states."""
 FILES = (CONFIG, SCHEMA, WEIGHTS, METRICS, CARD, BASE)
+LARGE = 1 << 24
+"""Bytes from which on a file is read for its checksum only if it may have changed since it was last read."""
 
 
 def is_artifact(folder: Path) -> bool:
@@ -99,10 +101,13 @@ def read_json(path: Path) -> Any:
 
 def digests(folder: Path) -> dict[str, str]:
     """Checksums of what an artifact's predictions depend on, by path in `folder`."""
-    from featherfit.checkpoints.fingerprints import sha256
+    from featherfit.checkpoints.fingerprints import remembered_sha256, sha256
+
+    def digest(part: Path) -> str:
+        return sha256(part) if part.stat().st_size < LARGE else remembered_sha256(part)
 
     parts = [folder / WEIGHTS, folder / SCHEMA, *sorted((folder / BASE).rglob("*"))]
-    return {part.relative_to(folder).as_posix(): sha256(part) for part in parts if part.is_file()}
+    return {part.relative_to(folder).as_posix(): digest(part) for part in parts if part.is_file()}
 
 
 @contextlib.contextmanager

@@ -35,7 +35,8 @@ from featherfit.models.backbone import build_backbone, build_backbone_from_confi
 from featherfit.models.build import MultiModalModel, model_size
 from featherfit.models.heads import Head
 from featherfit.models.text import TextEncoder
-from featherfit.training.device import pick_device
+from featherfit.startup import collection_paused
+from featherfit.training.device import Device, pick_device
 
 LIBRARIES = ("torch", "transformers", "safetensors")
 
@@ -106,6 +107,7 @@ def _write_base(fitted: Fitted, folder: Path, *, weights: bool) -> None:
             shutil.copyfile(source, folder / name)
 
 
+@collection_paused()
 def load_artifact(path: str | Path) -> Fitted:
     """Reads an artifact.
 
@@ -128,11 +130,11 @@ def load_artifact(path: str | Path) -> Fitted:
     summary = files.read_json(folder / files.METRICS) if (folder / files.METRICS).is_file() else {}
     checkpoint = _checkpoint(folder, stored, recorded)
     config = _with_pooling(config, pooling)
-    model = _model(config, checkpoint, outputs_of(label))
-    load_trainable_state(model, _read_weights(folder))
     device = pick_device(config.env)
+    model = _model(config, checkpoint, outputs_of(label), device)
+    load_trainable_state(model, _read_weights(folder))
     text = TextProcessor.from_checkpoint(checkpoint, schema.text_columns, config.model.hf_text)
-    return Fitted(config, schema, label, text, checkpoint, model.to(device.place).eval(), device, *metrics, summary)
+    return Fitted(config, schema, label, text, checkpoint, model, device, *metrics, summary)
 
 
 def _check_digests(folder: Path, stored: dict[str, Any]) -> None:
@@ -161,12 +163,12 @@ def _with_pooling(config: Config, pooling: str) -> Config:
     return replace(config, model=replace(config.model, hf_text=hf_text))
 
 
-def _model(config: Config, checkpoint: Checkpoint, outputs: int) -> MultiModalModel:
+def _model(config: Config, checkpoint: Checkpoint, outputs: int, device: Device) -> MultiModalModel:
     """The model before its trained weights are put in; a wholly trained encoder needs no pretrained ones."""
     if config.optim.peft is not None:
-        return new_model(config, checkpoint, outputs, seed=0)
+        return new_model(config, checkpoint, outputs, 0, device)
     encoder = TextEncoder(build_backbone_from_config(checkpoint.config), pooling=config.model.hf_text.pooling_mode)
-    return prepare(MultiModalModel(encoder, Head(encoder.out_dim, outputs, seed=0)), config, seed=0)
+    return prepare(MultiModalModel(encoder, Head(encoder.out_dim, outputs, seed=0)), config, 0, device)
 
 
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -49,7 +49,7 @@ def fingerprint(folder: str | Path) -> str:
 
 
 def _digest(path: Path) -> str:
-    return _digest_in_blob_name(path) or _remembered(path)
+    return _digest_in_blob_name(path) or remembered_sha256(path)
 
 
 def _digest_in_blob_name(path: Path) -> str | None:
@@ -60,7 +60,8 @@ def _digest_in_blob_name(path: Path) -> str | None:
     return blob.name if blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name) and path.is_file() else None
 
 
-def _remembered(path: Path) -> str:
+def remembered_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes, which are read only if its path, size or time of change is new."""
     path = path.resolve()
     stat = path.stat()
     key = hashlib.sha256(f"{path}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()

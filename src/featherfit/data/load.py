@@ -6,18 +6,23 @@ a review, and nothing in a JSON line is turned into a date or a number.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TextIO
 
 import pandas as pd
 
 from featherfit.data.messages import some
 from featherfit.errors import DataError, MissingDependencyError
+
+DELIMITED: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "low_memory": False, "index_col": False}
+"""How pandas is to read text with separators."""
 
 _KINDS = "a pandas DataFrame, a datasets.Dataset, a dict of lists, a list of dicts, or a path to a file"
 
@@ -52,11 +57,12 @@ def load_table(data: Any, *, name: str = "data") -> pd.DataFrame:
         frame = _from_records(data, name)
     else:
         raise DataError(f"{name} is a {type(data).__name__}. Give {_KINDS}.")
-    _refuse_duplicates(list(frame.columns), name)
+    refuse_duplicates(list(frame.columns), name)
     return frame
 
 
-def _refuse_duplicates(columns: list[Any], where: str) -> None:
+def refuse_duplicates(columns: list[Any], where: str) -> None:
+    """Raises a DataError where two columns have one name."""
     twice = list(dict.fromkeys(column for column in columns if columns.count(column) > 1))
     if twice:
         raise DataError(f"{where} has more than one column named {some(twice)}. Rename or drop all but one.")
@@ -80,27 +86,64 @@ def _from_mapping(data: Mapping[Any, Any], name: str) -> pd.DataFrame:
 
 
 def _from_records(data: Sequence[Any], name: str) -> pd.DataFrame:
-    for position, record in enumerate(data):
+    return records_frame(list(data), name)
+
+
+def records_frame(records: list[Any], name: str, start: int = 0) -> pd.DataFrame:
+    """A frame with a row per record.
+
+    Args:
+        records: The records.
+        name: What messages call the table.
+        start: Position of the first of them in the table.
+
+    Raises:
+        DataError: A record that is no dict, or text that is not Unicode.
+    """
+    for position, record in enumerate(records, start):
         if not isinstance(record, Mapping):
             raise DataError(
                 f"{name} is a list whose item {position} is a {type(record).__name__}, not a dict. "
                 "Write one dict per row, for example [{'text': '...'}]."
             )
-    return pd.DataFrame(list(data))
+    try:
+        return pd.DataFrame(records)
+    except UnicodeEncodeError as error:  # from pandas 3 on, which keeps text as UTF-8
+        position = next(position for position, record in enumerate(records, start) if not _is_unicode(record))
+        raise DataError(
+            f"{name} has half of a surrogate pair in item {position}, which is no text. Correct it, for example with "
+            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
+        ) from error
+
+
+def _is_unicode(record: Mapping[Any, Any]) -> bool:
+    try:
+        for value in (*record, *record.values()):
+            str(value).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_file(path: Path, name: str) -> pd.DataFrame:
-    """Reads by file ending; see `READERS`."""
     path = path.expanduser()
+    return READERS[file_ending(path, name)](path)
+
+
+def file_ending(path: Path, name: str) -> str:
+    """The key in `READERS` for a file that is there.
+
+    Raises:
+        DataError: An ending that is none of `READERS`, or no such file.
+    """
     ending, zipped = _ending(path)
-    reader = READERS.get(ending)
-    if reader is None or (zipped and ending not in _TEXT_ENDINGS):
+    if ending not in READERS or (zipped and ending not in _TEXT_ENDINGS):
         allowed = ", ".join((*READERS, *(f"{text}.gz" for text in _TEXT_ENDINGS)))
         raise DataError(f"{name}: cannot tell the format of {str(path)!r}. Allowed endings: {allowed}.")
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise DataError(f"{name}: {str(path)!r} {what}. Looked from the folder {str(Path.cwd())!r}.")
-    return reader(path)
+    return ending
 
 
 def _ending(path: Path) -> tuple[str, bool]:
@@ -112,43 +155,78 @@ def _ending(path: Path) -> tuple[str, bool]:
     return (suffixes[-1] if suffixes else ""), zipped
 
 
-def _bytes(path: Path) -> bytes:
-    raw = path.read_bytes()
-    try:
-        return gzip.decompress(raw) if _ending(path)[1] else raw
-    except (OSError, EOFError) as error:
-        raise DataError(f"{str(path)!r} is not a whole gzip file: {error}.") from error
+@contextlib.contextmanager
+def opened_text(path: Path) -> Iterator[TextIO]:
+    """The file's text, unzipped and without a byte order mark; only a line feed ends a line of it.
+
+    Raises:
+        DataError: Not a whole gzip file, or text that is not UTF-8, named by its first wrong byte.
+    """
+    with _opened(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="\n") as text:
+        try:
+            yield text
+        except UnicodeDecodeError:
+            _refuse_bytes(path)
+            raise
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise DataError(f"{str(path)!r} is not a whole gzip file: {error}.") from error
 
 
-def _text(path: Path) -> str:
-    """The file's text without a byte order mark, or a DataError that names the first byte that is not UTF-8."""
-    raw = _bytes(path)
-    try:
-        return raw.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{str(path)!r} is not UTF-8: byte {error.start} (0x{raw[error.start]:02x}, line {line}) cannot be read. "
-            f"Save the file as UTF-8, or read it yourself and give the frame: pandas.read_csv(path, encoding=...)."
-        ) from error
+def _opened(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if _ending(path)[1] else path.open("rb")  # type: ignore[return-value]
+
+
+def _refuse_bytes(path: Path) -> None:
+    """Raises a DataError that names the first byte that is not UTF-8, if there is one."""
+    place, line = 0, 1
+    with _opened(path) as raw:
+        for content in raw:  # a line feed is never a part of another character
+            try:
+                content.decode("utf-8")
+            except UnicodeDecodeError as error:
+                byte = error.start
+                raise DataError(
+                    f"{str(path)!r} is not UTF-8: byte {place + byte} (0x{content[byte]:02x}, line {line}) cannot be "
+                    "read. Save the file as UTF-8, or read it yourself and give the frame: pandas.read_csv(path, "
+                    "encoding=...)."
+                ) from None
+            place, line = place + len(content), line + 1
 
 
 def _read_delimited(path: Path, separator: str) -> pd.DataFrame:
-    options: dict[str, Any] = {"sep": separator, "keep_default_na": False, "na_values": [""], "low_memory": False}
-    text = _text(path)
+    names = header(path, separator)
+    with opened_text(path) as text, delimited_errors(path, names):
+        return pd.read_csv(text, sep=separator, **DELIMITED)
+
+
+def header(path: Path, separator: str) -> list[Any]:
+    """The column names in the first line.
+
+    Raises:
+        DataError: No text there, not UTF-8, or a name twice.
+    """
+    with opened_text(path) as text, delimited_errors(path, []):
+        first = pd.read_csv(text, sep=separator, header=None, nrows=1, dtype=str, **DELIMITED)
+    names = first.iloc[0].dropna().tolist()
+    # pandas renames a repeated name to "name.1", which would hide it.
+    refuse_duplicates(names, repr(str(path)))
+    return names
+
+
+@contextlib.contextmanager
+def delimited_errors(path: Path, names: list[Any]) -> Iterator[None]:
+    """Turns pandas' complaints about a file with columns `names` into a DataError."""
     try:
-        header = pd.read_csv(io.StringIO(text), header=None, nrows=1, dtype=str, **options)
-        # pandas renames a repeated name to "name.1", which would hide it.
-        _refuse_duplicates(header.iloc[0].dropna().tolist(), repr(str(path)))
         with warnings.catch_warnings():
             # Where rows have more fields than the header, pandas only warns that it drops the surplus.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(io.StringIO(text), index_col=False, **options)
+            yield
     except pd.errors.ParserWarning as error:
-        names = some(header.iloc[0].tolist())
-        raise DataError(f"{str(path)!r} has rows with more fields than its header names columns ({names}).") from error
+        raise DataError(
+            f"{str(path)!r} has rows with more fields than its header names columns ({some(names)})."
+        ) from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(f"{str(path)!r} cannot be read as a table: {error}.") from error
+        raise DataError(f"{str(path)!r} cannot be read as a table: {str(error).strip()}.") from error
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -160,8 +238,15 @@ def _read_tsv(path: Path) -> pd.DataFrame:
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    try:
+    with parquet_errors(path):
         return pd.read_parquet(path)
+
+
+@contextlib.contextmanager
+def parquet_errors(path: Path) -> Iterator[None]:
+    """Turns complaints about a Parquet file into our own errors."""
+    try:
+        yield
     except ImportError as error:
         raise MissingDependencyError("Reading Parquet needs pyarrow: pip install pyarrow") from error
     except (ValueError, OSError) as error:  # pyarrow's errors are both
@@ -170,18 +255,31 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 def _read_json(path: Path) -> pd.DataFrame:
     """One JSON object per line, or one list of objects."""
-    text = _text(path)
-    try:
-        if text.lstrip().startswith("["):
-            records = json.loads(text)
-        else:
-            # Only a line feed ends a line: str.splitlines would also cut at separators that JSON allows inside strings.
-            records = [
-                _json_line(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()
-            ]
-    except json.JSONDecodeError as error:
-        raise DataError(f"{str(path)!r} is not JSON: {error}.") from error
-    return _from_records(records, repr(str(path)))
+    if is_json_list(path):
+        with opened_text(path) as text:
+            try:
+                return _from_records(json.load(text), repr(str(path)))
+            except json.JSONDecodeError as error:
+                raise DataError(f"{str(path)!r} is not JSON: {error}.") from error
+    return _from_records(list(json_lines(path)), repr(str(path)))
+
+
+def is_json_list(path: Path) -> bool:
+    """Whether the file is one JSON list, and not an object per line."""
+    with opened_text(path) as text:
+        return next((line.lstrip()[0] for line in text if line.strip()), "") == "["
+
+
+def json_lines(path: Path) -> Iterator[Any]:
+    """The value on every line that is not blank.
+
+    Raises:
+        DataError: A line that is not JSON, by its number.
+    """
+    with opened_text(path) as text:
+        for number, line in enumerate(text, 1):
+            if line.strip():
+                yield _json_line(path, number, line)
 
 
 def _json_line(path: Path, number: int, line: str) -> Any:

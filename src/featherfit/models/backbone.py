@@ -9,33 +9,66 @@ import contextlib
 import copy
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from featherfit.checkpoints.families import family_of
+from featherfit.checkpoints.layout import weight_files
 from featherfit.errors import CheckpointError
 from featherfit.models.generic import KNOWN_TYPES
+from featherfit.models.tables import give_rows_in
+from featherfit.startup import collection_paused, scipy_when_called
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from featherfit.checkpoints.resolve import Checkpoint
 
+_STORED_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
+
+@collection_paused()
 def build_backbone(
-    checkpoint: Checkpoint, *, dtype: torch.dtype = torch.float32, attn: str | None = None
+    checkpoint: Checkpoint,
+    *,
+    dtype: torch.dtype = torch.float32,
+    attn: str | None = None,
+    mapped_tables: bool = False,
 ) -> PreTrainedModel:
     """The pretrained encoder in evaluation mode, read from disk only.
 
+    Safetensors are mapped into memory, not read: what is kept in the file's own type takes no memory of the process but
+    for the pages that were touched, and what is converted is converted one tensor at a time.
+
     Args:
         checkpoint: The pretrained weights.
-        dtype: Type of the weights in memory.
+        dtype: Type of the matrices of linear layers, and in which embedding tables give their rows, so that the states
+            between the layers have it. Biases, norms and tables of at most `LARGE_TABLE` numbers, all that trains in
+            parameter-efficient methods, are float32 whatever it is. So anything but float32 has to run under autocast, or
+            with linear layers that convert what they are given (`FrozenLinear`).
         attn: Attention implementation of `transformers`, or None for its choice.
+        mapped_tables: Leave large embedding tables in the file, frozen and in its type, and convert the rows that are
+            asked for (`MappedEmbedding`). The same numbers, a fraction of the memory. False converts them to `dtype`.
+            Files that are not safetensors cannot be mapped and are read.
 
     Raises:
         CheckpointError: The folder cannot be read, holds no text encoder, or lacks weights the encoder has.
     """
+    if dtype == torch.float32 and not mapped_tables:
+        return _loaded(checkpoint, torch.float32, attn)
+    stored = _stored_dtype(checkpoint.folder)
+    model = _loaded(checkpoint, stored or torch.float32, attn)
+    if any(buffer.is_floating_point() and buffer.dtype != torch.float32 for buffer in model.buffers()):
+        model = _loaded(checkpoint, torch.float32, attn)  # constants were computed in the type of the file
+    _convert(model, dtype, mapped_tables)
+    return model
+
+
+def _loaded(checkpoint: Checkpoint, dtype: torch.dtype, attn: str | None) -> PreTrainedModel:
+    """The encoder with all weights in one type; those that have it in the file stay there."""
     folder = checkpoint.folder
     with _quiet_transformers(), _as_checkpoint_error(f"Cannot load the text model in {folder}"):
         config = _read_config(checkpoint.config)
@@ -58,6 +91,34 @@ def build_backbone(
             "random. Check that the folder holds the whole checkpoint and that config.json belongs to it."
         )
     return model.eval()
+
+
+def _stored_dtype(folder: Path) -> torch.dtype | None:
+    """The type of all floating-point tensors of a checkpoint; None if there are several or they cannot be mapped."""
+    from safetensors import safe_open
+
+    files = [folder / name for name in weight_files(folder)]
+    if not all(file.suffix == ".safetensors" for file in files):
+        return None
+    found = set()
+    with _as_checkpoint_error(f"Cannot load the text model in {folder}"):
+        for file in files:
+            with safe_open(file, framework="pt") as tensors:
+                found |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}
+    types = {_STORED_TYPES[name] for name in found if name in _STORED_TYPES}
+    return types.pop() if len(types) == 1 else None
+
+
+def _convert(model: nn.Module, dtype: torch.dtype, mapped_tables: bool) -> None:
+    """Matrices of linear layers to `dtype`, everything else but embedding tables to float32."""
+    from transformers.pytorch_utils import Conv1D
+
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not isinstance(module, nn.Embedding):
+                matrix = isinstance(module, nn.Linear | Conv1D) and name == "weight"
+                parameter.data = parameter.data.to(dtype if matrix else torch.float32)
+    give_rows_in(model, dtype, mapped=mapped_tables)
 
 
 def build_backbone_from_config(
@@ -108,7 +169,8 @@ def _model_class(config: Any) -> Any:
 
     family = family_of(config.model_type)
     if family is not None and family.encoder_class is not None:
-        return getattr(transformers, family.encoder_class)
+        with scipy_when_called():
+            return getattr(transformers, family.encoder_class)
     if family is None and getattr(config, "is_encoder_decoder", False):
         raise CheckpointError(
             f"{config.model_type!r} is an encoder-decoder, and of those only t5, mt5 and umt5 are known. {KNOWN_TYPES}"
@@ -116,7 +178,8 @@ def _model_class(config: Any) -> Any:
     known = transformers.MODEL_MAPPING
     if type(config) not in known:
         raise CheckpointError(f"{config.model_type!r} is no text encoder. {KNOWN_TYPES}")
-    found = known[type(config)]
+    with scipy_when_called():
+        found = known[type(config)]
     return found[0] if isinstance(found, (tuple, list)) else found
 
 
@@ -136,11 +199,14 @@ def _is_dispensable(name: str) -> bool:
 
 @contextlib.contextmanager
 def _as_checkpoint_error(what: str) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    expected = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError, SafetensorError)
     try:
         yield
     except CheckpointError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError) as error:
+    except expected as error:
         raise CheckpointError(f"{what}: {error}") from error
 
 

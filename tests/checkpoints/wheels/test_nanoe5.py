@@ -112,6 +112,13 @@ def test_a_small_file_becomes_a_complete_checkpoint(package: Path, out: Path) ->
     tokenizer = AutoTokenizer.from_pretrained(out)
     assert tokenizer("Ｇ\u0153d")["input_ids"] == [0, 5, 2]  # normalised to good
     assert (tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.model_max_length) == (1, 7, POSITIONS)
+    settings = read_json(out / "tokenizer_config.json")
+    told = settings.pop("added_tokens_decoder")
+    assert read_json(out / "tokenizer.json")["added_tokens"] == [{"id": int(i), **told[i]} for i in told]
+    (out / "tokenizer_config.json").write_text(json.dumps(settings))
+    read_from_the_file = AutoTokenizer.from_pretrained(out)
+    assert str(read_from_the_file.added_tokens_decoder) == str(tokenizer.added_tokens_decoder)
+    assert read_from_the_file.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
 
 
 @pytest.mark.parametrize(

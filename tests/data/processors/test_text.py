@@ -49,6 +49,14 @@ def test_one_column_is_what_the_tokenizer_makes(bert, bert_tokenizer):
     assert all(not segments.any() for segments in rows.segments)
 
 
+def test_one_long_column_is_cut_and_counted_by_rows(bert, bert_tokenizer):
+    texts = ["good " * 9, "good", "good " * 9, "good " * 4]
+    rows = bert("text", max_text_len=6)(pd.DataFrame({"text": texts}))
+    assert [ids.tolist() for ids in rows.ids] == bert_tokenizer(texts, truncation=True, max_length=6)["input_ids"]
+    assert rows.truncated == 2 and rows.lengths.tolist() == [6, 3, 6, 6]
+    assert [len(segments) for segments in rows.segments] == [6, 3, 6, 6]
+
+
 def test_multilingual_tokenizer(multilingual_checkpoint):
     from transformers import AutoTokenizer
 
@@ -181,12 +189,12 @@ def test_missing_columns_are_named(bert, reviews):
 
 
 def test_each_distinct_string_is_tokenized_once(monkeypatch):
-    from featherfit.data.processors import text
+    from featherfit.data.processors import tokens
 
     seen = []
-    encode = text._encode
-    monkeypatch.setattr(text, "_encode", lambda tokenizer, texts: seen.extend(texts) or encode(tokenizer, texts))
-    monkeypatch.setattr(text, "CHUNK", 2)
+    chunk = tokens._encode_chunk
+    monkeypatch.setattr(tokens, "_encode_chunk", lambda tokenizer, texts: seen.extend(texts) or chunk(tokenizer, texts))
+    monkeypatch.setattr(tokens, "CHUNK", 2)
     rows = TextProcessor(word_tokenizer(eos="</s>"), ["x"])(pd.DataFrame({"x": list("abacabz")}))
     assert seen == list("abcz")
     assert [ids[0] for ids in rows.ids] == [10, 11, 10, 12, 10, 11, 35]
@@ -208,15 +216,17 @@ def test_half_a_surrogate_pair_names_its_row(bert):
 
 
 def test_tokenizer_faults_that_no_row_explains_are_not_hidden(monkeypatch):
-    from featherfit.data.processors import text
+    from featherfit.data.processors import tokens
 
     processor = TextProcessor(word_tokenizer(eos="</s>"), ["x"])
+    chunk = tokens._encode_chunk
 
     def fails_in_batches(tokenizer, texts):
         if len(texts) > 1:
             raise RuntimeError("out of memory")
+        return chunk(tokenizer, texts)
 
-    monkeypatch.setattr(text, "_encode", fails_in_batches)
+    monkeypatch.setattr(tokens, "_encode_chunk", fails_in_batches)
     with pytest.raises(RuntimeError, match="out of memory"):
         processor(pd.DataFrame({"x": ["a", "b"]}))
 

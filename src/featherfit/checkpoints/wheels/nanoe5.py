@@ -60,14 +60,17 @@ def convert(package: Path, out: Path) -> None:
         raise CheckpointError(f"{path} is cut short or damaged: {error}.") from None
     save_file(model.weights, out / "model.safetensors", metadata={"format": "pt"})
     write_json(out / "config.json", _config(model))
+    tokenizer = _tokenizer(model.vocabulary)
     with open(out / "tokenizer.json", "w", encoding="utf-8") as file:
-        json.dump(_tokenizer(model.vocabulary), file, ensure_ascii=False)
+        json.dump(tokenizer, file, ensure_ascii=False)
     write_json(out / "special_tokens_map.json", _SPECIAL)
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": model.sizes["positions"],
         "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
+        # Without these transformers reads the whole tokenizer.json a second time for them.
+        "added_tokens_decoder": {str(token.pop("id")): token for token in tokenizer["added_tokens"]},
     }
     write_json(out / "tokenizer_config.json", {**_SPECIAL, **settings})
     write_mean_pooling(out, model.sizes["width"])

@@ -21,11 +21,13 @@ import pandas as pd
 from featherfit.checkpoints.families import family_of
 from featherfit.config.schema import HfTextConfig
 from featherfit.data.messages import some
+from featherfit.data.processors.tokens import TokenLists, encode
+from featherfit.data.token_cache import encode_once
 from featherfit.errors import CheckpointError, ConfigError, DataError
+from featherfit.startup import collection_paused
 
 logger = logging.getLogger("featherfit")
 
-CHUNK = 4096  # distinct strings per call of the tokenizer
 NO_LIMIT = 1_000_000  # tokenizers that know no limit report a number above this
 
 # Model types that number positions from pad_token_id + 1 = 2, so that two of max_position_embeddings hold no token.
@@ -53,8 +55,8 @@ class TokenizedRows:
         truncated: Rows that were too long and lost tokens.
     """
 
-    ids: list[np.ndarray]
-    segments: list[np.ndarray] | None
+    ids: Sequence[np.ndarray]
+    segments: Sequence[np.ndarray] | None
     lengths: np.ndarray
     truncated: int
 
@@ -119,6 +121,7 @@ class TextProcessor:
         self.budget = self._budget()
 
     @classmethod
+    @collection_paused()
     def from_checkpoint(
         cls, checkpoint: TokenizerSource, columns: Sequence[str], config: HfTextConfig
     ) -> TextProcessor:
@@ -172,8 +175,20 @@ class TextProcessor:
                 f"Needed: {', '.join(self.columns)}. Given: {', '.join(map(str, frame.columns)) or 'none'}."
             )
         fields = [self._tokenize(frame[column]) for column in self.columns]
+        return self._single(*fields[0]) if len(fields) == 1 else self._joined(fields)
+
+    def _single(self, tokens: TokenLists, rows: np.ndarray) -> TokenizedRows:
+        """Rows of one column: equal ones share their ids, so a row costs no more than its place and length."""
+        ids = tokens.framed(self.prefix, self.suffix, self.budget).take(rows)
+        # All of a single column is of segment 0.
+        segments = TokenLists(np.zeros_like(ids.flat), ids.starts, ids.lengths) if self.segment_num > 1 else None
+        cut = 0 if self.budget is None else int((tokens.lengths[rows] > self.budget).sum())
+        return TokenizedRows(ids, segments, ids.lengths, cut)
+
+    def _joined(self, fields: list[tuple[TokenLists, np.ndarray]]) -> TokenizedRows:
+        """Rows of several columns."""
         ids, segments, truncated = [], [], 0
-        for row in zip(*fields, strict=True):
+        for row in zip(*(tokens.take(rows) for tokens, rows in fields), strict=True):
             row_ids, row_segments, cut = self._join(row)
             ids.append(row_ids)
             segments.append(row_segments)
@@ -203,32 +218,26 @@ class TextProcessor:
             )
         return self.max_len - special
 
-    def _tokenize(self, column: pd.Series) -> list[np.ndarray]:
-        """Token ids of every row of one column; a string that occurs twice is tokenized once."""
+    def _tokenize(self, column: pd.Series) -> tuple[TokenLists, np.ndarray]:
+        """Token ids of a column's distinct strings, and which of them each row holds, (rows,)."""
         texts = column_texts(column)
-        distinct = list(dict.fromkeys(texts))
-        tokens: dict[str, np.ndarray] = {}
-        for start in range(0, len(distinct), CHUNK):
-            chunk = distinct[start : start + CHUNK]
-            try:
-                encoded = _encode(self.tokenizer, chunk)
-            except Exception as error:  # the Rust tokenizer raises plain Exception; anything unexplained goes on up
-                self._refuse(chunk, texts, column, error)
-                raise
-            tokens.update(zip(chunk, (np.array(ids, dtype=np.int32) for ids in encoded), strict=True))
-        return [tokens[text] for text in texts]
+        places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        try:
+            tokens = encode_once(self.tokenizer, list(places))
+        except Exception as error:  # the Rust tokenizer raises plain Exception; anything unexplained goes on up
+            self._refuse(list(places), texts, column, error)
+            raise
+        return tokens, np.fromiter(map(places.__getitem__, texts), dtype=np.int64, count=len(texts))
 
-    def _refuse(self, chunk: list[str], texts: list[str], column: pd.Series, error: Exception) -> None:
+    def _refuse(self, distinct: list[str], texts: list[str], column: pd.Series, error: Exception) -> None:
         """Raises a DataError that names the row whose text the tokenizer refuses, if there is one."""
-        for text in chunk:
-            try:
-                _encode(self.tokenizer, [text])
-            except Exception:
-                raise DataError(
-                    f"Row {some([column.index[texts.index(text)]])}, column {column.name!r}: the tokenizer refuses this "
-                    f"text: {text[:60]!r}. It may hold half of a surrogate pair; correct it, for example with "
-                    "text.encode('utf-8', 'replace').decode('utf-8')."
-                ) from error
+        text = _first_refused(self.tokenizer, distinct)
+        if text is not None:
+            raise DataError(
+                f"Row {some([column.index[texts.index(text)]])}, column {column.name!r}: the tokenizer refuses this "
+                f"text: {text[:60]!r}. It may hold half of a surrogate pair; correct it, for example with "
+                "text.encode('utf-8', 'replace').decode('utf-8')."
+            ) from error
 
     def _join(self, fields: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, bool]:
         """`(ids, segments, whether tokens were cut)` of one row."""
@@ -287,16 +296,16 @@ def trimmed_lengths(lengths: Sequence[int], budget: int) -> list[int]:
     return kept
 
 
-def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    return tokenizer(
-        texts,
-        add_special_tokens=False,
-        truncation=False,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )["input_ids"]
+def _first_refused(tokenizer: Any, texts: list[str]) -> str | None:
+    """The first string the tokenizer raises on, found by halves; None if it takes all of them."""
+    try:
+        encode(tokenizer, texts)
+        return None
+    except Exception:
+        if len(texts) == 1:
+            return texts[0]
+    half = len(texts) // 2
+    return _first_refused(tokenizer, texts[:half]) or _first_refused(tokenizer, texts[half:])
 
 
 def _special_tokens(tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:

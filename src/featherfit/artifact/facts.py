@@ -1,0 +1,71 @@
+"""A `Fitted` goes in; what its owner can say about it comes out, as read-only properties."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from featherfit.errors import NotFittedError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from featherfit.artifact.fitted import Fitted
+    from featherfit.types import ModelSize
+
+
+class FittedFacts:
+    """The properties of a predictor that its `Fitted` decides.
+
+    Raises:
+        NotFittedError: By each of them, while there is none.
+    """
+
+    _fitted: Fitted | None = None
+
+    @property
+    def column_types(self) -> dict[str, str]:
+        """Type of every column, the label's included."""
+        schema = self._require().schema
+        kind = "numerical" if schema.problem_type == "regression" else "categorical"
+        return {**schema.columns, str(schema.label): kind}
+
+    @property
+    def class_labels(self) -> np.ndarray | None:
+        """The labels in the order of `predict_proba`'s columns; None, with a warning, for regression."""
+        if self._require().label.problem_type == "regression":
+            warnings.warn("A regression predictor has no class labels.", stacklevel=2)
+            return None
+        return self._require().label.classes
+
+    @property
+    def positive_class(self) -> Any:
+        """The label a binary metric counts as positive; None, with a warning, for other problems."""
+        if self._require().label.problem_type != "binary":
+            warnings.warn("Only a binary predictor has a positive class.", stacklevel=2)
+        return self._require().label.positive_class
+
+    @property
+    def total_parameters(self) -> int:
+        """Number of parameters of encoder, adapters and head."""
+        return self._size().total
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Number of those that train."""
+        return self._size().trainable
+
+    @property
+    def model_size(self) -> float:
+        """Megabytes (1e6 bytes) of all parameters."""
+        return self._size().megabytes
+
+    def _size(self) -> ModelSize:
+        from featherfit.models.build import model_size
+
+        return model_size(self._require().model)
+
+    def _require(self) -> Fitted:
+        if self._fitted is None:
+            raise NotFittedError("This predictor is not fitted yet. Call fit first, or MultiModalPredictor.load(path).")
+        return self._fitted

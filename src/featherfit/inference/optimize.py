@@ -1,0 +1,393 @@
+"""A `Fitted` and rows to measure go in; a faster `Fitted` that was seen to predict the same comes out, and its figures.
+
+What runs faster is the encoder's linear layers, in 8-bit integers (see `int8.py`). Embeddings, norms, attention, pooling
+and head are the trained model's own modules, so a second form of the model costs the memory of its int8 weights only,
+and the trained one stays as it is.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from featherfit.adapters.base import Adapter
+from featherfit.artifact.fitted import Fitted
+from featherfit.data.dataset import Dataset
+from featherfit.data.load import load_table
+from featherfit.errors import ConfigError, QualityError, UnsupportedError
+from featherfit.evaluation.metrics import METRICS
+from featherfit.evaluation.outputs import probabilities, score_outputs
+from featherfit.inference.int8 import Int8Down, Int8Linear, Int8Up, Quantizer, Range, multiplies_int8
+from featherfit.inference.predict import outputs, table_rows
+
+ROWS = 256
+"""Most rows that ranges and quality are measured on."""
+
+AGREEMENT_FACTOR = 10
+"""Without a metric, labels may differ in `max_loss` times as many rows."""
+
+MOST_OUTLIERS = 32
+"""Channels of a feed-forward layer that may count beyond the range of their codes."""
+
+ROUNDING = 0.04
+"""Most rounding error of feed-forward activations, as a share of the activations' own size (root mean square)."""
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """What became of a model, measured on `rows` rows.
+
+    Attributes:
+        precision: Type of the products, `int8`.
+        rows: Rows measured.
+        layers: Linear layers that compute in `precision`.
+        kept: Linear layers of the encoder that do not.
+        metric: The metric both models were scored with; None where rows had no labels or it is not defined.
+        before, after: Its values for the trained model and the faster one; NaN without a metric.
+        agreement: Share of rows both give the same label, 0 to 1; for regression the share of the trained model's
+            variance that the faster one reproduces (R^2).
+        largest_difference: Of probabilities, over rows and classes; for regression in the label's unit.
+        rows_per_second_before, rows_per_second_after: Speed on these rows.
+    """
+
+    precision: str
+    rows: int
+    layers: int
+    kept: int
+    metric: str | None
+    before: float
+    after: float
+    agreement: float
+    largest_difference: float
+    rows_per_second_before: float
+    rows_per_second_after: float
+
+    def __str__(self) -> str:
+        quality = f"same label for {self.agreement:.2%} of {self.rows} rows"
+        if self.metric is not None:
+            quality = f"{self.metric} {self.before:.4f} before, {self.after:.4f} after; {quality}"
+        return (
+            f"{self.precision} in {self.layers} of {self.layers + self.kept} linear layers: {quality}, largest difference "
+            f"{self.largest_difference:.4f}; {self.rows_per_second_before:.0f} rows/s before, "
+            f"{self.rows_per_second_after:.0f} after."
+        )
+
+
+def optimize(fitted: Fitted, frame: pd.DataFrame | None, *, precision: str, max_loss: float) -> tuple[Fitted, Optimized]:
+    """A faster form of a predictor, if it predicts well enough.
+
+    Args:
+        fitted: The trained predictor; it is not changed.
+        frame: Rows as they will come, with the label column or without; up to `ROWS` of them are used, evenly spaced.
+            None takes the reviews of the demo.
+        precision: `int8`.
+        max_loss: How much of the predictor's metric may be lost; for errors, and metrics without an upper end, the
+            relative growth. Without labels, `AGREEMENT_FACTOR * max_loss` is the share of rows whose label may differ.
+
+    Raises:
+        ConfigError: Wrong arguments.
+        UnsupportedError: A device or an encoder on which it cannot be done.
+        DataError: A table that cannot be used.
+        QualityError: It predicts too differently.
+    """
+    _check(fitted, precision, max_loss)
+    frame = _demo_rows(fitted) if frame is None else _spaced(frame)
+    rows = table_rows(fitted, frame)
+    seen = _ranges(fitted, rows)
+    faster = replace(fitted, model=int8_model(fitted, seen))
+    outputs(faster, rows)  # the first pass compiles kernels
+    before, slow = _timed(fitted, rows)
+    after, fast = _timed(faster, rows)
+    report = _report(fitted, faster, frame, (before, after), (slow, fast))
+    _refuse_worse(report, max_loss)
+    return faster, report
+
+
+# What may be asked for, and with which rows
+
+
+def _check(fitted: Fitted, precision: str, max_loss: float) -> None:
+    if precision != "int8":
+        raise ConfigError(f"precision={precision!r} is unknown. Allowed: 'int8', or None to go back to the trained model.")
+    if isinstance(max_loss, bool) or not isinstance(max_loss, int | float) or not 0 <= max_loss <= 1:
+        raise ConfigError(f"max_loss={max_loss!r} has to be a number from 0 to 1, such as 0.003.")
+    if fitted.device.place.type != "cpu":
+        raise UnsupportedError(
+            f"precision='int8' is for CPUs, and this predictor runs on {fitted.device.place.type!r}. Predict as it is, or "
+            "fit with env.accelerator='cpu'."
+        )
+    if not multiplies_int8():
+        raise UnsupportedError(
+            "precision='int8' needs PyTorch with oneDNN's int8 products (torch.ops.onednn.qlinear_pointwise), and this one "
+            "lacks them. Install PyTorch 2.6 or later for x86-64, or predict as it is."
+        )
+    if not cpu_has_int8():
+        warnings.warn(
+            "This CPU has no instructions for 8-bit products (VNNI, AMX), so int8 may be no faster than before. Compare "
+            "the rows per second.",
+            stacklevel=3,
+        )
+
+
+def cpu_has_int8() -> bool:
+    """Whether this CPU multiplies 8-bit integers natively (AVX512-VNNI, AVX-VNNI or AMX)."""
+    flags = Path("/proc/cpuinfo")
+    if not flags.is_file():
+        return torch.backends.cpu.get_cpu_capability() == "AVX512"
+    words = set(flags.read_text(errors="replace").split())
+    return not words.isdisjoint({"avx512_vnni", "avx_vnni", "amx_int8"})
+
+
+def _spaced(frame: pd.DataFrame) -> pd.DataFrame:
+    if len(frame) == 0:
+        raise ConfigError("data has no rows, so there is nothing to measure. Give rows such as will be predicted.")
+    return frame.iloc[np.unique(np.linspace(0, len(frame) - 1, min(len(frame), ROWS)).round().astype(int))]
+
+
+def _demo_rows(fitted: Fitted) -> pd.DataFrame:
+    """Reviews in seven languages, each in every text column."""
+    folder = Path(__file__).parents[1] / "demo" / "data"
+    tables = [load_table(file)["text"] for file in sorted(folder.glob("*.csv"))]
+    texts = _spaced(pd.concat(tables, ignore_index=True).to_frame())["text"]
+    return pd.DataFrame({column: texts for column in fitted.text.columns})
+
+
+# From ranges to the model
+
+
+class _Seen:
+    """What came into a module while it was watched: its extremes and, channel by channel, maximum and mean square."""
+
+    def __init__(self) -> None:
+        self.low, self.high = math.inf, -math.inf
+        self.highs, self.squares, self.count = torch.tensor(-math.inf), torch.tensor(0.0), 0
+
+    def extremes(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        low, high = args[0].aminmax()
+        self.low, self.high = min(self.low, low.item()), max(self.high, high.item())
+
+    def channels(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        x = args[0].flatten(0, -2).float()
+        self.highs = torch.maximum(self.highs, x.amax(dim=0))
+        self.squares = self.squares + x.square().sum(dim=0)
+        self.count += len(x)
+
+
+def _ranges(fitted: Fitted, rows: Dataset) -> dict[str, _Seen]:
+    """What comes into the linear layers of the trained model, by their path in the backbone."""
+    backbone, seen, handles = fitted.model.encoder.backbone, {}, []
+    downs = {layer.down for layer in _layers(fitted) if layer.down is not None}
+    for path in {path for layer in _layers(fitted) for path in layer.paths()}:
+        seen[path] = _Seen()
+        watch = seen[path].channels if path in downs else seen[path].extremes
+        handles.append(backbone.get_submodule(path).register_forward_pre_hook(watch))
+    try:
+        outputs(fitted, rows)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One transformer layer's linear layers, as paths in the backbone.
+
+    Attributes:
+        groups: Layers that read the same tensor together.
+        up, activation, down: A feed-forward unit with exact GELU between two layers; None elsewhere.
+    """
+
+    groups: tuple[tuple[str, ...], ...]
+    up: str | None
+    activation: str | None
+    down: str | None
+
+    def paths(self) -> list[str]:
+        return [path for group in self.groups for path in group] + ([] if self.down is None else [self.down])
+
+
+def _layers(fitted: Fitted) -> list[_Layer]:
+    encoder = fitted.model.encoder
+    family, modules = encoder.family, dict(encoder.backbone.named_modules(remove_duplicate=False))
+    found = []
+    for at in encoder.layers():
+        wanted = ((family.query, family.key, family.value), (family.out,), family.up)
+        groups = [dict.fromkeys(f"{at}.{name}" for name in names if name) for names in wanted]
+        linear = [tuple(path for path in group if isinstance(modules.get(path), nn.Linear | Adapter)) for group in groups]
+        up = activation = down = None
+        if family.activation is not None and _is_exact_gelu(modules[f"{at}.{family.activation}"]):
+            up, activation, down = (f"{at}.{name}" for name in (family.up[0], family.activation, family.down))
+        found.append(_Layer(tuple(filter(None, linear)), up, activation, down))
+    return found
+
+
+def _is_exact_gelu(module: nn.Module) -> bool:
+    from transformers.activations import GELUActivation
+
+    return isinstance(module, GELUActivation) or (isinstance(module, nn.GELU) and module.approximate == "none")
+
+
+def int8_model(fitted: Fitted, seen: Mapping[str, _Seen]) -> Any:
+    """The model with int8 layers in the place of its linear ones; everything else is shared with the trained model.
+
+    Raises:
+        UnsupportedError: An encoder whose linear layers are not known by name.
+    """
+    encoder, dtype = fitted.model.encoder, fitted.device.frozen_dtype
+    new: dict[str, nn.Module] = {}
+    linear = partial(_float32_linear, encoder.backbone)
+    with torch.no_grad():
+        for layer in _layers(fitted):
+            for group in layer.groups:
+                low, high = min(seen[path].low for path in group), max(seen[path].high for path in group)
+                quantizer = Quantizer(Range.of(low, high))
+                unit = _feed_forward(layer, seen, quantizer, linear, dtype) if layer.up in group else None
+                new.update(unit or {path: Int8Linear(linear(path), quantizer, dtype) for path in group})
+    if not new:
+        raise UnsupportedError(
+            f"precision='int8' is not possible with {type(encoder.backbone).__name__}: its layers are not known by name."
+        )
+    return with_modules(fitted.model, {f"encoder.backbone.{path}": module for path, module in new.items()}).eval()
+
+
+def _feed_forward(
+    layer: _Layer, seen: Mapping[str, _Seen], quantizer: Quantizer, linear: Any, dtype: torch.dtype
+) -> dict[str, nn.Module] | None:
+    """Both layers of the unit; None where its activations have more outliers than are worth computing apart."""
+    assert layer.up is not None and layer.activation is not None and layer.down is not None
+    activations = seen[layer.down]
+    cut = outlying_channels(activations.highs, activations.squares / activations.count)
+    if cut is None:
+        return None
+    high, outliers = cut
+    up = Int8Up(linear(layer.up), quantizer, high, outliers, dtype)
+    down = Int8Down(linear(layer.down), up, outliers, dtype)
+    return {layer.up: up, layer.activation: nn.Identity(), layer.down: down}
+
+
+def outlying_channels(highs: torch.Tensor, squares: torch.Tensor) -> tuple[float, torch.Tensor] | None:
+    """Where the range of feed-forward activations ends, and the channels that exceed it.
+
+    As few channels are left out as lets the others be rounded well enough: a step s of 255 gives an error of
+    s / sqrt(12), which `ROUNDING` compares to the root mean square of the channels that stay.
+
+    Args:
+        highs: Maximum of every channel, (F,).
+        squares: Mean square of every channel, (F,).
+
+    Returns:
+        The end of the range and the numbers of the channels, ascending; None if there were more than `MOST_OUTLIERS`.
+    """
+    order = highs.argsort(descending=True, stable=True)
+    for left_out in range(min(MOST_OUTLIERS, len(highs) - 1) + 1):
+        high = highs[order[left_out]].item()
+        size = squares[order[left_out:]].mean().sqrt().item()
+        if Range.of(-0.17, high).scale / math.sqrt(12) <= ROUNDING * size:
+            return high, order[:left_out].sort().values
+    return None
+
+
+def _float32_linear(backbone: nn.Module, path: str) -> nn.Linear:
+    """The layer at `path` with its adapter folded in, in float32: nothing is rounded before the codes are chosen."""
+    module = backbone.get_submodule(path)
+    base = module.base if isinstance(module, Adapter) else module
+    assert isinstance(base, nn.Linear)
+    linear = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
+    linear.weight = nn.Parameter(base.weight.detach().float(), requires_grad=False)
+    if base.bias is not None:
+        linear.bias = nn.Parameter(base.bias.detach().float(), requires_grad=False)
+    return with_modules(module, {"base": linear}).merged() if isinstance(module, Adapter) else linear
+
+
+def with_modules(module: nn.Module, new: Mapping[str, nn.Module]) -> Any:
+    """A copy of `module` with other modules at the given paths, which shares everything else with it."""
+    own = copy.copy(module)
+    own._modules = dict(module._modules)
+    inside: dict[str, dict[str, nn.Module]] = {}
+    for path, replacement in new.items():
+        name, _, rest = path.partition(".")
+        if rest:
+            inside.setdefault(name, {})[rest] = replacement
+        else:
+            own._modules[name] = replacement
+    for name, replacements in inside.items():
+        own._modules[name] = with_modules(module.get_submodule(name), replacements)
+    return own
+
+
+# What it is worth
+
+
+def _timed(fitted: Fitted, rows: Dataset) -> tuple[np.ndarray, float]:
+    """Outputs, and rows per second."""
+    started = time.perf_counter()
+    logits = outputs(fitted, rows)
+    return logits, len(rows) / (time.perf_counter() - started)
+
+
+def _report(
+    fitted: Fitted,
+    faster: Fitted,
+    frame: pd.DataFrame,
+    logits: tuple[np.ndarray, np.ndarray],
+    speeds: tuple[float, float],
+) -> Optimized:
+    label, metric, scores = fitted.label, fitted.eval_metric, [math.nan, math.nan]
+    if fitted.schema.label in frame.columns:
+        truth = label.encode(frame[fitted.schema.label])
+        scores = [score_outputs([metric], of, truth, label)[metric] for of in logits]
+    if label.problem_type == "regression":
+        one, other = (label.inverse_scale(of[:, 0]) for of in logits)
+        spread = max(float(np.square(one - one.mean()).mean()), 1e-12 * label.scale**2)
+        agreement = 1 - float(np.square(one - other).mean()) / spread
+    else:
+        one, other = map(probabilities, logits)
+        agreement = float((one.argmax(1) == other.argmax(1)).mean())
+    linears = _count(fitted.model.encoder.modules(), nn.Linear)
+    layers = _count(faster.model.encoder.modules(), Int8Linear | Int8Up | Int8Down)
+    return Optimized(
+        precision="int8",
+        rows=len(frame),
+        layers=layers,
+        kept=linears - layers,
+        metric=None if math.isnan(scores[0]) else metric,
+        before=scores[0],
+        after=scores[1],
+        agreement=agreement,
+        largest_difference=float(np.abs(one - other).max()),
+        rows_per_second_before=speeds[0],
+        rows_per_second_after=speeds[1],
+    )
+
+
+def _count(modules: Iterable[nn.Module], kind: Any) -> int:
+    return sum(isinstance(module, kind) for module in modules)
+
+
+def _refuse_worse(report: Optimized, max_loss: float) -> None:
+    advice = "Nothing was changed. Give data like the rows to predict, raise max_loss, or predict with the trained model."
+    if report.metric is not None:
+        entry = METRICS[report.metric]
+        loss = report.before - report.after if entry.greater_is_better else report.after / max(report.before, 1e-12) - 1
+        if not loss <= max_loss:
+            raise QualityError(
+                f"{report.precision} loses {loss:.4f} of {report.metric}, more than max_loss={max_loss:g}. {report} {advice}"
+            )
+    elif not report.agreement >= 1 - AGREEMENT_FACTOR * max_loss:
+        raise QualityError(
+            f"{report.precision} agrees with the trained model in {report.agreement:.2%}, less than "
+            f"{1 - AGREEMENT_FACTOR * max_loss:.2%} (1 - {AGREEMENT_FACTOR} * max_loss). {report} {advice}"
+        )

@@ -1,0 +1,191 @@
+"""A `Fitted` and a file go in; a file with its predictions comes out, in the memory of one chunk whatever its size."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from featherfit.artifact.fitted import Fitted
+from featherfit.data.chunks import TableFile, open_table
+from featherfit.data.messages import raise_all, some
+from featherfit.data.processors.text import column_texts
+from featherfit.data.write import check_target, check_types, written_table
+from featherfit.errors import ConfigError, DataError, did_you_mean
+from featherfit.evaluation.outputs import probabilities
+from featherfit.inference.predict import Progress, labels_of, outputs, table_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REMEMBERED = 100_000
+"""Distinct rows whose results are kept; about 25 MB."""
+
+
+@dataclass(frozen=True)
+class PredictedFile:
+    """What became of a prediction; stands for its path wherever one is asked for.
+
+    Attributes:
+        path: The file written.
+        rows: Rows in it.
+        computed: Rows that went through the model; the others repeat a recent one.
+    """
+
+    path: Path
+    rows: int
+    computed: int
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+def predict_file(
+    fitted: Fitted,
+    source: str | Path,
+    target: str | Path,
+    *,
+    proba: bool = False,
+    keep_columns: str | Sequence[str] = (),
+    chunk_rows: int = 20_000,
+    overwrite: bool = False,
+    progress: Callable[[int], AbstractContextManager[Progress]],
+) -> PredictedFile:
+    """Predicts a file chunk by chunk.
+
+    Args:
+        fitted: The predictor.
+        source, target, proba, keep_columns, chunk_rows, overwrite: As for `MultiModalPredictor.predict_file`.
+        progress: Given the number of rows, a context whose value is called with the number of rows just done.
+
+    Raises:
+        ConfigError: Arguments that do not fit the predictor or the paths.
+        PathExistsError: `target` exists.
+        DataError: A file or rows that cannot be used; no target is written.
+    """
+    target = Path(target).expanduser()
+    ending = check_target(source, target, overwrite=overwrite)
+    kept = [keep_columns] if isinstance(keep_columns, str) else list(keep_columns)
+    result_types = _result_types(fitted, proba)
+    _check_request(fitted, kept, list(result_types), proba, chunk_rows)
+    table = open_table(source, chunk_rows, name="source")
+    texts = fitted.text.columns
+    _check_columns(table, texts, kept)
+    types = {**{name: table.types[name] for name in kept}, **result_types}
+    check_types(types, ending)
+    results, rows = RecentResults(fitted, REMEMBERED), 0
+    with progress(table.rows) as advance, written_table(target, types, overwrite=overwrite) as write:
+        for frame in table.chunks(list(dict.fromkeys([*kept, *texts]))):
+            logits = results.logits(frame, advance)
+            write(pd.concat([frame[kept], _result_frame(fitted, logits, proba, frame.index)], axis=1))
+            rows += len(frame)
+    return PredictedFile(target, rows, results.computed)
+
+
+class RecentResults:
+    """Runs the model on rows that have not come lately, and remembers the logits of those that have.
+
+    Attributes:
+        computed: Rows that went through the model.
+    """
+
+    def __init__(self, fitted: Fitted, limit: int):
+        """Args are the predictor, and how many distinct rows to remember beyond those of the present table."""
+        self.computed = 0
+        self._fitted, self._limit = fitted, limit
+        self._known: OrderedDict[bytes, bytes] = OrderedDict()
+
+    def logits(self, frame: pd.DataFrame, progress: Progress = None) -> np.ndarray:
+        """Logits of the rows of a table with the text columns, (rows, C) float32.
+
+        Raises:
+            DataError: Values that are not text; the message names their index.
+        """
+        keys = row_digests(frame, self._fitted.text.columns)
+        first: dict[bytes, int] = {}
+        for position, key in enumerate(keys):
+            first.setdefault(key, position)
+        fresh = [key for key in first if key not in self._known]
+        if progress is not None:
+            progress(len(keys) - len(fresh))
+        rows = table_rows(self._fitted, frame.iloc[[first[key] for key in fresh]])
+        computed = outputs(self._fitted, rows, progress=progress)
+        self.computed += len(fresh)
+        found = {key: self._known.pop(key) for key in first if key in self._known}
+        found.update(zip(fresh, (row.tobytes() for row in computed), strict=True))
+        self._known.update(found)  # what was found again counts as new
+        while len(self._known) > self._limit:
+            self._known.popitem(last=False)
+        joined = bytearray(b"".join(found[key] for key in keys))
+        return np.frombuffer(joined, dtype=np.float32).reshape(len(keys), computed.shape[1])
+
+
+def row_digests(frame: pd.DataFrame, columns: Sequence[str]) -> list[bytes]:
+    """16 bytes for each row that stand for its texts (BLAKE2b); rows have the same if they read the same."""
+    digests = []
+    for texts in zip(*(column_texts(frame[column]) for column in columns), strict=True):
+        # Lengths first, so that no two rows of several columns run into the same bytes.
+        parts = [text.encode("utf-8", "surrogatepass") for text in texts]
+        content = b",".join([*(str(len(part)).encode() for part in parts), *parts])
+        digests.append(hashlib.blake2b(content, digest_size=16).digest())
+    return digests
+
+
+def _result_types(fitted: Fitted, proba: bool) -> dict[str, pa.DataType]:
+    """Arrow types of the columns predicted: the label's name and, with `proba`, one for every class."""
+    import pyarrow as pa
+
+    name, classes = str(fitted.schema.label), fitted.label.classes
+    if fitted.label.problem_type == "regression":
+        return {name: pa.float64()}
+    label_type = pa.string() if classes.dtype == object else pa.from_numpy_dtype(classes.dtype)
+    return {name: label_type, **({f"proba_{label}": pa.float32() for label in classes.tolist()} if proba else {})}
+
+
+def _result_frame(fitted: Fitted, logits: np.ndarray, proba: bool, index: pd.Index) -> pd.DataFrame:
+    frame = pd.DataFrame({str(fitted.schema.label): labels_of(fitted, logits)}, index=index)
+    if not proba:
+        return frame
+    names = [f"proba_{label}" for label in fitted.label.classes.tolist()]
+    return pd.concat([frame, pd.DataFrame(probabilities(logits), index=index, columns=names)], axis=1)
+
+
+def _check_request(fitted: Fitted, kept: list[str], results: list[str], proba: bool, chunk_rows: Any) -> None:
+    problems = []
+    if isinstance(chunk_rows, bool) or not isinstance(chunk_rows, int) or chunk_rows < 1:
+        problems.append(f"chunk_rows={chunk_rows!r} has to be a whole number of at least 1.")
+    if proba and fitted.label.problem_type == "regression":
+        problems.append("proba is for classification, and this predictor does regression. Leave it out.")
+    problems += [
+        f"keep_columns names {name!r}, which is what a column of predictions is called. Rename it in the source."
+        for name in kept
+        if name in results
+    ]
+    twice = list(dict.fromkeys(name for name in kept if kept.count(name) > 1))
+    if twice:
+        problems.append(f"keep_columns names {some(twice)} more than once.")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_columns(table: TableFile, texts: list[str], kept: list[str]) -> None:
+    given = ", ".join(map(str, table.types)) or "none"
+    problems = []
+    lacking = [name for name in texts if name not in table.types]
+    if lacking:
+        problems.append(
+            f"{str(table.path)!r} lacks the text columns {some(lacking, 20)}. Needed: {', '.join(texts)}. Given: {given}."
+        )
+    problems += [
+        f"keep_columns names {name!r}, which is not a column.{did_you_mean(name, table.types)} Given: {given}."
+        for name in kept
+        if name not in table.types
+    ]
+    raise_all(DataError, problems, "the source")

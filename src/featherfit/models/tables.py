@@ -1,0 +1,66 @@
+"""Embedding tables go in; modules that give rows of them in the type the model computes in come out."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+LARGE_TABLE = 1_000_000
+"""Numbers from which on a table is worth leaving in its file."""
+
+
+class MappedEmbedding(nn.Embedding):
+    """`nn.Embedding` whose table keeps its own type and place, and whose rows come out in another type.
+
+    Only the rows that are asked for are converted, which gives the same numbers as converting the table. So a table that
+    is mapped from a file stays there and takes memory for the rows that were touched, which the system may drop again.
+    A drop-in: the parameter `weight` under its name.
+
+    Attributes:
+        dtype: Type of the rows that come out.
+    """
+
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, table: nn.Embedding, dtype: torch.dtype) -> MappedEmbedding:
+        """The module that shares the parameter of `table`."""
+        own = cls(table.num_embeddings, table.embedding_dim, padding_idx=table.padding_idx, device="meta")
+        own.weight, own.dtype = table.weight, dtype
+        return own.train(table.training)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Ids (...) to rows (..., D) in `dtype`."""
+        return F.embedding(input, self.weight, self.padding_idx).to(self.dtype)
+
+    def extra_repr(self) -> str:
+        """As for `nn.Embedding`, and the type of the rows."""
+        return f"{super().extra_repr()}, dtype={self.dtype}"
+
+
+def give_rows_in(model: nn.Module, dtype: torch.dtype, *, mapped: bool) -> None:
+    """Makes every `nn.Embedding` in `model` give rows in `dtype`, in place; tables that are shared stay shared.
+
+    Args:
+        model: The tables' own types may differ from `dtype`. Subclasses of `nn.Embedding` compute in a way of their own
+            and get a table in `dtype`.
+        dtype: Type of rows.
+        mapped: Freeze tables of more than `LARGE_TABLE` numbers and leave them as and where they are. Otherwise they are
+            converted, as a device that computes quickly wants them. Smaller ones may train and become float32.
+    """
+    kept: dict[int, MappedEmbedding] = {}
+    for path, table in list(model.named_modules(remove_duplicate=False)):
+        if not isinstance(table, nn.Embedding) or isinstance(table, MappedEmbedding):
+            continue
+        large = table.weight.numel() > LARGE_TABLE
+        if type(table) is not nn.Embedding or table.max_norm is not None or (large and not mapped):
+            table.weight.data = table.weight.data.to(dtype)
+            continue
+        if large:
+            table.weight.requires_grad_(False)
+        else:
+            table.weight.data = table.weight.data.float()
+        parent, _, name = path.rpartition(".")
+        own = kept.setdefault(id(table), MappedEmbedding.of(table, dtype))
+        setattr(model.get_submodule(parent), name, own)
