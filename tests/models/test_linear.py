@@ -193,6 +193,11 @@ class TestCopies:
         assert_near(x.grad, new.double().sum(0).expand(4, IN), torch.bfloat16)
         assert len(reordered) == 4
 
+    def test_of_a_layer_made_in_inference_mode(self):
+        with torch.inference_mode():
+            layer, x = frozen(torch.bfloat16), numbers(4, IN, dtype=torch.bfloat16)
+            assert_near(layer(x), reference(layer, x), torch.bfloat16)
+
     @pytest.mark.parametrize("way", ["deepcopy", "pickle"])
     def test_stay_behind_when_the_layer_is_copied(self, way):
         layer, x = frozen(torch.bfloat16), numbers(4, IN, dtype=torch.bfloat16)

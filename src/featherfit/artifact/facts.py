@@ -18,10 +18,29 @@ class FittedFacts:
     """The properties of a predictor that its `Fitted` decides.
 
     Raises:
-        NotFittedError: By each of them, while there is none.
+        NotFittedError: By each of them that needs one, while there is none.
     """
 
     _fitted: Fitted | None = None
+    _faster: Fitted | None = None
+    _problem_type: str | None = None
+    _eval_metric: Any = None
+    _validation_metric: Any = None
+
+    @property
+    def problem_type(self) -> str | None:
+        """`binary`, `multiclass` or `regression`; before `fit` what the constructor was given."""
+        return self._problem_type if self._fitted is None else self._fitted.label.problem_type
+
+    @property
+    def eval_metric(self) -> Any:
+        """Metric of `evaluate`."""
+        return self._eval_metric if self._fitted is None else self._fitted.eval_metric
+
+    @property
+    def validation_metric(self) -> Any:
+        """Metric that chooses the weights."""
+        return self._validation_metric if self._fitted is None else self._fitted.validation_metric
 
     @property
     def column_types(self) -> dict[str, str]:
@@ -64,6 +83,10 @@ class FittedFacts:
         from featherfit.models.build import model_size
 
         return model_size(self._require().model)
+
+    def _serving(self) -> Fitted:
+        """What predicts: a faster form of the fitted predictor where there is one."""
+        return self._faster or self._require()
 
     def _require(self) -> Fitted:
         if self._fitted is None:

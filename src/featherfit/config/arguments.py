@@ -55,6 +55,9 @@ REFUSED: dict[str, dict[str, tuple[tuple[Any, ...], str]]] = {
         "return_masks": ((False,), "every row has its text, so there is nothing to mask"),
         "signature": ((None,), _MATCHING),
     },
+    "optimize_for_inference": {
+        "providers": ((None,), "ONNX Runtime is not used; precision='int8' runs in PyTorch's own oneDNN")
+    },
     "load": {"resume": ((False,), "resuming an interrupted fit is not offered yet")},
     "fit_summary": {"show_plot": ((False,), "training curves are not offered yet")},
 }

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -56,7 +56,7 @@ class Range:
         return torch.empty(0, dtype=torch.uint8).set_(written.untyped_storage(), 0, written.shape, written.stride())
 
     def codes_by_steps(self, x: torch.Tensor) -> torch.Tensor:
-        """The same by plain operations, at a quarter of the speed."""
+        """The same by plain operations, at a quarter of the speed; halfway between two codes it may choose the other."""
         inverse = torch.tensor(self.scale, dtype=torch.float32).reciprocal().item()
         return (x.float() * inverse).round_().add_(self.zero).clamp_(0, 255).to(torch.uint8)
 
@@ -196,7 +196,9 @@ class Activations(NamedTuple):
 class Int8Up(nn.Module):
     """The first feed-forward layer and GELU; `Activations` come out."""
 
-    def __init__(self, linear: nn.Linear, quantizer: Quantizer, high: float, outliers: torch.Tensor, dtype: torch.dtype):
+    def __init__(
+        self, linear: nn.Linear, quantizer: Quantizer, high: float, outliers: torch.Tensor, dtype: torch.dtype
+    ):
         """Writes the layer.
 
         Args:

@@ -11,7 +11,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,17 +26,13 @@ from featherfit.adapters.base import Adapter
 from featherfit.artifact.fitted import Fitted
 from featherfit.data.dataset import Dataset
 from featherfit.data.load import load_table
-from featherfit.errors import ConfigError, QualityError, UnsupportedError
-from featherfit.evaluation.metrics import METRICS
-from featherfit.evaluation.outputs import probabilities, score_outputs
+from featherfit.errors import ConfigError, UnsupportedError
 from featherfit.inference.int8 import Int8Down, Int8Linear, Int8Up, Quantizer, Range, multiplies_int8
 from featherfit.inference.predict import outputs, table_rows
+from featherfit.inference.quality import Optimized, compare, refuse_worse
 
 ROWS = 256
 """Most rows that ranges and quality are measured on."""
-
-AGREEMENT_FACTOR = 10
-"""Without a metric, labels may differ in `max_loss` times as many rows."""
 
 MOST_OUTLIERS = 32
 """Channels of a feed-forward layer that may count beyond the range of their codes."""
@@ -45,47 +41,9 @@ ROUNDING = 0.04
 """Most rounding error of feed-forward activations, as a share of the activations' own size (root mean square)."""
 
 
-@dataclass(frozen=True)
-class Optimized:
-    """What became of a model, measured on `rows` rows.
-
-    Attributes:
-        precision: Type of the products, `int8`.
-        rows: Rows measured.
-        layers: Linear layers that compute in `precision`.
-        kept: Linear layers of the encoder that do not.
-        metric: The metric both models were scored with; None where rows had no labels or it is not defined.
-        before, after: Its values for the trained model and the faster one; NaN without a metric.
-        agreement: Share of rows both give the same label, 0 to 1; for regression the share of the trained model's
-            variance that the faster one reproduces (R^2).
-        largest_difference: Of probabilities, over rows and classes; for regression in the label's unit.
-        rows_per_second_before, rows_per_second_after: Speed on these rows.
-    """
-
-    precision: str
-    rows: int
-    layers: int
-    kept: int
-    metric: str | None
-    before: float
-    after: float
-    agreement: float
-    largest_difference: float
-    rows_per_second_before: float
-    rows_per_second_after: float
-
-    def __str__(self) -> str:
-        quality = f"same label for {self.agreement:.2%} of {self.rows} rows"
-        if self.metric is not None:
-            quality = f"{self.metric} {self.before:.4f} before, {self.after:.4f} after; {quality}"
-        return (
-            f"{self.precision} in {self.layers} of {self.layers + self.kept} linear layers: {quality}, largest difference "
-            f"{self.largest_difference:.4f}; {self.rows_per_second_before:.0f} rows/s before, "
-            f"{self.rows_per_second_after:.0f} after."
-        )
-
-
-def optimize(fitted: Fitted, frame: pd.DataFrame | None, *, precision: str, max_loss: float) -> tuple[Fitted, Optimized]:
+def optimize(
+    fitted: Fitted, frame: pd.DataFrame | None, *, precision: str, max_loss: float
+) -> tuple[Fitted, Optimized]:
     """A faster form of a predictor, if it predicts well enough.
 
     Args:
@@ -110,9 +68,16 @@ def optimize(fitted: Fitted, frame: pd.DataFrame | None, *, precision: str, max_
     outputs(faster, rows)  # the first pass compiles kernels
     before, slow = _timed(fitted, rows)
     after, fast = _timed(faster, rows)
-    report = _report(fitted, faster, frame, (before, after), (slow, fast))
-    _refuse_worse(report, max_loss)
+    report = compare(fitted, faster, frame, (before, after), (slow, fast))
+    refuse_worse(report, max_loss)
     return faster, report
+
+
+def _timed(fitted: Fitted, rows: Dataset) -> tuple[np.ndarray, float]:
+    """Outputs, and rows per second."""
+    started = time.perf_counter()
+    logits = outputs(fitted, rows)
+    return logits, len(rows) / (time.perf_counter() - started)
 
 
 # What may be asked for, and with which rows
@@ -120,7 +85,9 @@ def optimize(fitted: Fitted, frame: pd.DataFrame | None, *, precision: str, max_
 
 def _check(fitted: Fitted, precision: str, max_loss: float) -> None:
     if precision != "int8":
-        raise ConfigError(f"precision={precision!r} is unknown. Allowed: 'int8', or None to go back to the trained model.")
+        raise ConfigError(
+            f"precision={precision!r} is unknown. Allowed: 'int8', or None to go back to the trained model."
+        )
     if isinstance(max_loss, bool) or not isinstance(max_loss, int | float) or not 0 <= max_loss <= 1:
         raise ConfigError(f"max_loss={max_loss!r} has to be a number from 0 to 1, such as 0.003.")
     if fitted.device.place.type != "cpu":
@@ -226,7 +193,9 @@ def _layers(fitted: Fitted) -> list[_Layer]:
     for at in encoder.layers():
         wanted = ((family.query, family.key, family.value), (family.out,), family.up)
         groups = [dict.fromkeys(f"{at}.{name}" for name in names if name) for names in wanted]
-        linear = [tuple(path for path in group if isinstance(modules.get(path), nn.Linear | Adapter)) for group in groups]
+        linear = [
+            tuple(path for path in group if isinstance(modules.get(path), nn.Linear | Adapter)) for group in groups
+        ]
         up = activation = down = None
         if family.activation is not None and _is_exact_gelu(modules[f"{at}.{family.activation}"]):
             up, activation, down = (f"{at}.{name}" for name in (family.up[0], family.activation, family.down))
@@ -326,68 +295,3 @@ def with_modules(module: nn.Module, new: Mapping[str, nn.Module]) -> Any:
     for name, replacements in inside.items():
         own._modules[name] = with_modules(module.get_submodule(name), replacements)
     return own
-
-
-# What it is worth
-
-
-def _timed(fitted: Fitted, rows: Dataset) -> tuple[np.ndarray, float]:
-    """Outputs, and rows per second."""
-    started = time.perf_counter()
-    logits = outputs(fitted, rows)
-    return logits, len(rows) / (time.perf_counter() - started)
-
-
-def _report(
-    fitted: Fitted,
-    faster: Fitted,
-    frame: pd.DataFrame,
-    logits: tuple[np.ndarray, np.ndarray],
-    speeds: tuple[float, float],
-) -> Optimized:
-    label, metric, scores = fitted.label, fitted.eval_metric, [math.nan, math.nan]
-    if fitted.schema.label in frame.columns:
-        truth = label.encode(frame[fitted.schema.label])
-        scores = [score_outputs([metric], of, truth, label)[metric] for of in logits]
-    if label.problem_type == "regression":
-        one, other = (label.inverse_scale(of[:, 0]) for of in logits)
-        spread = max(float(np.square(one - one.mean()).mean()), 1e-12 * label.scale**2)
-        agreement = 1 - float(np.square(one - other).mean()) / spread
-    else:
-        one, other = map(probabilities, logits)
-        agreement = float((one.argmax(1) == other.argmax(1)).mean())
-    linears = _count(fitted.model.encoder.modules(), nn.Linear)
-    layers = _count(faster.model.encoder.modules(), Int8Linear | Int8Up | Int8Down)
-    return Optimized(
-        precision="int8",
-        rows=len(frame),
-        layers=layers,
-        kept=linears - layers,
-        metric=None if math.isnan(scores[0]) else metric,
-        before=scores[0],
-        after=scores[1],
-        agreement=agreement,
-        largest_difference=float(np.abs(one - other).max()),
-        rows_per_second_before=speeds[0],
-        rows_per_second_after=speeds[1],
-    )
-
-
-def _count(modules: Iterable[nn.Module], kind: Any) -> int:
-    return sum(isinstance(module, kind) for module in modules)
-
-
-def _refuse_worse(report: Optimized, max_loss: float) -> None:
-    advice = "Nothing was changed. Give data like the rows to predict, raise max_loss, or predict with the trained model."
-    if report.metric is not None:
-        entry = METRICS[report.metric]
-        loss = report.before - report.after if entry.greater_is_better else report.after / max(report.before, 1e-12) - 1
-        if not loss <= max_loss:
-            raise QualityError(
-                f"{report.precision} loses {loss:.4f} of {report.metric}, more than max_loss={max_loss:g}. {report} {advice}"
-            )
-    elif not report.agreement >= 1 - AGREEMENT_FACTOR * max_loss:
-        raise QualityError(
-            f"{report.precision} agrees with the trained model in {report.agreement:.2%}, less than "
-            f"{1 - AGREEMENT_FACTOR * max_loss:.2%} (1 - {AGREEMENT_FACTOR} * max_loss). {report} {advice}"
-        )

@@ -77,7 +77,8 @@ class FrozenLinear(nn.Linear):
 
     def _copy(self, direction: str, matrix: torch.Tensor) -> torch.Tensor:
         """oneDNN's copy of `matrix`, made anew when the weight has changed."""
-        state = (self.weight.data_ptr(), self.weight._version)
+        # A weight made in inference mode counts no changes.
+        state = (self.weight.data_ptr(), 0 if self.weight.is_inference() else self.weight._version)
         held = self._copies.get(direction)
         if held is None or held[0] != state:
             reordered = torch.ops.mkldnn._reorder_linear_weight(matrix.detach().contiguous(), _TYPICAL_TOKENS)
