@@ -177,7 +177,12 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         found += list(predictions(setup, options, languages))
         models[checkpoint] = {"precision": setup.device.precision, "rates": rates, "measured": found}
         show(console, checkpoint, models[checkpoint])
-    return {"models": models, "cpus": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__} | {
+    return {
+        "models": models,
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    } | {
         "machine": platform.machine(),
         "rows": len(frame),
     }

@@ -185,7 +185,7 @@ def shape_rates(encoder: TextEncoder, dtype: torch.dtype, tokens: int = 2048) ->
         plain = nn.Linear(inner, outer).to(dtype).requires_grad_(False)
         layer, x = FrozenLinear.of(plain, reorders=True), torch.randn(tokens, inner).to(dtype)
         work = 2 * tokens * inner * outer
-        rates[f"{inner} x {outer}"] = work / min(seconds_of(lambda call=call: call(x)) for call in (layer, plain))
+        rates[f"{inner} x {outer}"] = work / min(seconds_of(lambda call=call, x=x: call(x)) for call in (layer, plain))
     return rates
 
 
