@@ -81,10 +81,10 @@ def packed_attention(
         None if sliding_window is None else sliding_window - 1,
     )
     # Values come straight from a product; queries and keys may have met float32 on the way (rotations, norms).
-    states = [_head_states(x.to(value.dtype)) for x in (query, key, value)]
+    q, k, v = (_head_states(x.to(value.dtype)) for x in (query, key, value))
     attend = _by_products if query.device.type == "cpu" else _by_sdpa
     with torch.autocast(query.device.type, enabled=False):
-        out = attend(*states, settings)
+        out = attend(q, k, v, settings)
     return out.view(1, query.shape[2], query.shape[1], -1), None
 
 
@@ -206,12 +206,12 @@ def _by_sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, settings: _Setti
     taken = [x.index_select(0, packing.take) for x in (q, k, v)]
     parts = []
     for group in packing.groups:
-        own = [settings.of(group, x).unflatten(0, (group.rows, heads)) for x in taken]
+        own_q, own_k, own_v = (settings.of(group, x).unflatten(0, (group.rows, heads)) for x in taken)
         mask = settings.mask(group, q.dtype)
         if mask is not None:
             mask = mask.unflatten(0, (-1, heads if len(mask) > 1 else 1))
         attended = F.scaled_dot_product_attention(
-            *own, attn_mask=mask, dropout_p=settings.dropout, scale=settings.scale
+            own_q, own_k, own_v, attn_mask=mask, dropout_p=settings.dropout, scale=settings.scale
         )
         parts.append(attended.reshape(-1, q.shape[-1]))
     return torch.cat(parts).index_select(0, packing.put)
