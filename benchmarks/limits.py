@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
@@ -66,9 +66,14 @@ GROUPS: dict[str, frozenset[str]] = {
     "sums and factors": frozenset(
         {f"aten::{name}{end}" for name in ("add", "mul", "sub", "div", "sum", "addcmul") for end in ("", "_")}
     ),
+    "optimiser": frozenset(
+        {"aten::_fused_adamw_", "aten::_foreach_norm", "aten::linalg_vector_norm", "aten::_foreach_mul_"}
+        | {"aten::_foreach_lerp_", "Optimizer.step#AdamW.step", "Optimizer.zero_grad#AdamW.zero_grad"}
+    ),
 }
-"""Operations of PyTorch by what they are for; all else, the interpreter included, is `other`."""
-OTHER = "other"
+"""Operations of PyTorch by what they are for."""
+OTHER = "interpreter and the rest"
+"""Our own functions and transformers', autograd's engine, allocations, views: what computes nothing."""
 
 
 def group_of(operation: str) -> str:
@@ -109,20 +114,16 @@ def measured_training(setup: Setup, dataset: Dataset, budget: float) -> dict[str
     return figures("training", sum(tokens), sum(took), sum(flops), rate) | {"steps": len(took), "groups": groups}
 
 
-def measured_prediction(setup: Setup, language: str, dataset: Dataset) -> dict[str, Any]:
-    """One language's rows, after a warm-up on the same ones; the median of three."""
-    work = Work.of(setup.model.encoder)
+def measured_prediction(setup: Setup, dataset: Dataset) -> tuple[int, float, float]:
+    """Tokens, seconds (median of three, after a warm-up on the same rows) and floating-point operations."""
     times = []
-    setup.predict(dataset)
-    before = best_rate(setup.model.encoder, setup.dtype)
-    for _ in range(3):
+    for _ in range(4):
         with stopwatch() as taken:
             setup.predict(dataset)
         times.append(taken[0])
-    rate = (before + best_rate(setup.model.encoder, setup.dtype)) / 2
-    flops = work.flops(distinct_lengths(dataset), training=False)
-    found = figures(f"prediction, {language}", int(distinct_lengths(dataset).sum()), median(times), flops, rate)
-    return found | {"rows_per_s": len(dataset) / median(times)}
+    lengths = distinct_lengths(dataset)
+    flops = Work.of(setup.model.encoder).flops(lengths, training=False)
+    return int(lengths.sum()), median(times[1:]), flops
 
 
 def distinct_lengths(dataset: Dataset) -> np.ndarray:
@@ -190,9 +191,13 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def predictions(setup: Setup, options: argparse.Namespace, languages: list[str]) -> Iterator[dict[str, Any]]:
     """One measurement per language, and the groups of the first."""
+    rates = [best_rate(setup.model.encoder, setup.dtype)]
     for place, language in enumerate(languages):
         dataset = setup.dataset(read(options.folder, f"{language}_test", options.predict_rows))
-        measured = measured_prediction(setup, language, dataset)
+        tokens, seconds, flops = measured_prediction(setup, dataset)
+        rates.append(best_rate(setup.model.encoder, setup.dtype))
+        measured = figures(f"prediction, {language}", tokens, seconds, flops, mean(rates[-2:]))
+        measured["rows_per_s"] = len(dataset) / seconds
         if place == 0:
             measured["groups"] = where_time_goes(lambda dataset=dataset: setup.predict(dataset))
         yield measured
@@ -257,7 +262,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", nargs="+", default=[E5_SMALL, BASE], help="names, folders, or base")
     parser.add_argument("--batch-size", nargs="+", type=int, default=[32, 128])
     parser.add_argument("--rows", type=int, default=1000, help="training rows")
-    parser.add_argument("--predict-rows", type=int, default=200, help="rows per language")
+    parser.add_argument("--predict-rows", type=int, default=100, help="rows per language")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of a training measurement")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)

@@ -159,7 +159,7 @@ class Work:
         return linear + (12 if training else 4) * self.width * self.layers * pairs
 
 
-def seconds_of(call: Callable[[], Any], repeats: int = 15) -> float:
+def seconds_of(call: Callable[[], Any], repeats: int = 9) -> float:
     """Median time of a call, after two that are not counted."""
     times = []
     for _ in range(repeats + 2):
