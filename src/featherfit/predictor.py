@@ -119,13 +119,14 @@ class MultiModalPredictor(FittedFacts):
             column_types=column_types, holdout_frac=holdout_frac, time_limit=time_limit, seed=seed,
             work_folder=path / WORK,
         )  # fmt: skip
+        self._faster = None  # it shares what is about to train
         try:
             fitted = run_fit(request, self._reporter(), self._fitted)
             self._store(fitted, path, standalone)
         finally:
             if clean_ckpts:
                 discard_work(path)
-        self._fitted, self._faster, self._path = fitted, None, path
+        self._fitted, self._path = fitted, path
         return self
 
     def evaluate(

@@ -4,7 +4,10 @@ A tensor is written as uint8 codes with one scale and zero point, x = scale * (c
 beforehand; a weight as int8 with one scale per output, w = scale * code. The product of the codes is exact in int32, and
 oneDNN rescales it (post-training static quantisation: Jacob et al., arXiv 1712.05877).
 
-A feed-forward layer's activations have a few channels ten times as large as all others (Dettmers et al., arXiv
+A few channels of the states between layers are ten times as large as all others and would make the steps coarse for all.
+They are written smaller, and the weight's columns larger by the same factors (Xiao et al., arXiv 2211.10438).
+
+A feed-forward layer's activations, too, have a few channels ten times as large as all others (Dettmers et al., arXiv
 2208.07339). The range ends where the others do, and what those channels exceed it by is computed in the model's own type.
 """
 
@@ -91,11 +94,12 @@ class Quantizer:
 
     Attributes:
         range: The range of the codes.
+        factors: What every channel is multiplied by before it is written, (in,) float32; None for 1.
     """
 
-    def __init__(self, range: Range):
-        """Takes the range."""
-        self.range = range
+    def __init__(self, range: Range, factors: torch.Tensor | None = None):
+        """Takes the range of the multiplied numbers, and the factors."""
+        self.range, self.factors = range, factors
         self._held: tuple[weakref.ref[torch.Tensor], int | None, torch.Tensor] | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -103,9 +107,14 @@ class Quantizer:
         held = self._held  # read once: another thread may put its own there
         if held is not None and held[0]() is x and held[1] == _version(x):
             return held[2]
-        codes = self.range.codes(x)
+        codes = self.range.codes(x if self.factors is None else x.to(torch.float32, copy=True).mul_(self.factors))
         self._held = (weakref.ref(x, self._forget), _version(x), codes)
         return codes
+
+    def matrix(self, linear: nn.Linear) -> Int8Matrix:
+        """The matrix of a layer that gets these codes, which takes the factors back."""
+        weight = linear.weight if self.factors is None else linear.weight / self.factors
+        return Int8Matrix(weight, linear.bias)
 
     def _forget(self, reference: weakref.ref[torch.Tensor]) -> None:
         held = self._held
@@ -173,7 +182,7 @@ class Int8Linear(nn.Module):
             dtype: Type of what comes out: float32 or bfloat16.
         """
         super().__init__()
-        self.matrix = Int8Matrix(linear.weight, linear.bias)
+        self.matrix = quantizer.matrix(linear)
         self.quantizer, self.dtype = quantizer, dtype
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -209,7 +218,7 @@ class Int8Up(nn.Module):
             dtype: Type in which their excess is computed.
         """
         super().__init__()
-        self.matrix, self.quantizer = Int8Matrix(linear.weight, linear.bias), quantizer
+        self.matrix, self.quantizer = quantizer.matrix(linear), quantizer
         self.high, self.out = high, Range.of(GELU_LOW, high)
         self.rows = linear.weight.detach()[outliers].to(dtype)
         self.row_bias = None if linear.bias is None else linear.bias.detach()[outliers].to(dtype)

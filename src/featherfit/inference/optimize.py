@@ -40,6 +40,8 @@ MOST_OUTLIERS = 32
 ROUNDING = 0.04
 """Most rounding error of feed-forward activations, as a share of the activations' own size (root mean square)."""
 
+_LIMITS = 13  # of the largest channels: down to a sixty-fourth
+
 
 def optimize(
     fitted: Fitted, frame: pd.DataFrame | None, *, precision: str, max_loss: float
@@ -135,19 +137,21 @@ def _demo_rows(fitted: Fitted) -> pd.DataFrame:
 
 
 class _Seen:
-    """What came into a module while it was watched: its extremes and, channel by channel, maximum and mean square."""
+    """What came into a module while it was watched, channel by channel.
+
+    Attributes:
+        lows, highs: Extremes, (in,).
+        squares: Sums of squares, (in,), over `count` tokens.
+    """
 
     def __init__(self) -> None:
-        self.low, self.high = math.inf, -math.inf
-        self.highs, self.squares, self.count = torch.tensor(-math.inf), torch.tensor(0.0), 0
+        self.lows, self.highs = torch.tensor(math.inf), torch.tensor(-math.inf)
+        self.squares, self.count = torch.tensor(0.0), 0
 
-    def extremes(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        low, high = args[0].aminmax()
-        self.low, self.high = min(self.low, low.item()), max(self.high, high.item())
-
-    def channels(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+    def see(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         x = args[0].flatten(0, -2).float()
-        self.highs = torch.maximum(self.highs, x.amax(dim=0))
+        low, high = x.aminmax(dim=0)
+        self.lows, self.highs = torch.minimum(self.lows, low), torch.maximum(self.highs, high)
         self.squares = self.squares + x.square().sum(dim=0)
         self.count += len(x)
 
@@ -155,11 +159,9 @@ class _Seen:
 def _ranges(fitted: Fitted, rows: Dataset) -> dict[str, _Seen]:
     """What comes into the linear layers of the trained model, by their path in the backbone."""
     backbone, seen, handles = fitted.model.encoder.backbone, {}, []
-    downs = {layer.down for layer in _layers(fitted) if layer.down is not None}
     for path in {path for layer in _layers(fitted) for path in layer.paths()}:
         seen[path] = _Seen()
-        watch = seen[path].channels if path in downs else seen[path].extremes
-        handles.append(backbone.get_submodule(path).register_forward_pre_hook(watch))
+        handles.append(backbone.get_submodule(path).register_forward_pre_hook(seen[path].see))
     try:
         outputs(fitted, rows)
     finally:
@@ -221,8 +223,9 @@ def int8_model(fitted: Fitted, seen: Mapping[str, _Seen]) -> Any:
     with torch.no_grad():
         for layer in _layers(fitted):
             for group in layer.groups:
-                low, high = min(seen[path].low for path in group), max(seen[path].high for path in group)
-                quantizer = Quantizer(Range.of(low, high))
+                quantizer = _quantizer(
+                    [seen[path] for path in group], torch.cat([linear(path).weight for path in group])
+                )
                 unit = _feed_forward(layer, seen, quantizer, linear, dtype) if layer.up in group else None
                 new.update(unit or {path: Int8Linear(linear(path), quantizer, dtype) for path in group})
     if not new:
@@ -230,6 +233,43 @@ def int8_model(fitted: Fitted, seen: Mapping[str, _Seen]) -> Any:
             f"precision='int8' is not possible with {type(encoder.backbone).__name__}: its layers are not known by name."
         )
     return with_modules(fitted.model, {f"encoder.backbone.{path}": module for path, module in new.items()}).eval()
+
+
+def _quantizer(inputs: list[_Seen], weight: torch.Tensor) -> Quantizer:
+    """The quantiser of layers that read one tensor, whose weights (out, in) stand below each other in `weight`."""
+    lows = torch.stack([seen.lows for seen in inputs]).amin(dim=0)
+    highs = torch.stack([seen.highs for seen in inputs]).amax(dim=0)
+    squares = inputs[0].squares / inputs[0].count
+    factors = smoothing_factors(lows, highs, squares, weight)
+    codes = Range.of((lows * factors).min().item(), (highs * factors).max().item())
+    return Quantizer(codes, None if bool((factors == 1).all()) else factors)
+
+
+def smoothing_factors(
+    lows: torch.Tensor, highs: torch.Tensor, squares: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    """Factors for the channels of an input, (in,), at most 1, that make a product's rounding error smallest.
+
+    Channels larger than a limit are multiplied down to it, which makes the steps of the input finer and those of the
+    weight, whose columns grow by as much, coarser. Of limits half an octave apart the best is taken: the error of a step
+    s has the variance s^2 / 12, and those of inputs and weights add up over the product.
+
+    Args:
+        lows, highs: Extremes of every channel, (in,).
+        squares: Mean square of every channel, (in,).
+        weight: (out, in).
+    """
+    sizes = torch.maximum(-lows, highs).clamp_min(1e-8)
+    best, least = torch.ones_like(sizes), math.inf
+    for halves in range(_LIMITS):
+        factors = (sizes.max() * 2 ** (-halves / 2) / sizes).clamp_max(1.0)
+        columns = weight / factors
+        input_step = Range.of((lows * factors).min().item(), (highs * factors).max().item()).scale
+        weight_steps = columns.abs().amax(dim=1) / 127
+        error = input_step**2 * columns.square().sum() + weight_steps.square().sum() * (squares * factors**2).sum()
+        if error.item() < least:
+            best, least = factors, error.item()
+    return best
 
 
 def _feed_forward(
@@ -251,7 +291,7 @@ def outlying_channels(highs: torch.Tensor, squares: torch.Tensor) -> tuple[float
     """Where the range of feed-forward activations ends, and the channels that exceed it.
 
     As few channels are left out as lets the others be rounded well enough: a step s of 255 gives an error of
-    s / sqrt(12), which `ROUNDING` compares to the root mean square of the channels that stay.
+    s / sqrt(12), which `ROUNDING` compares to the root mean square of the bulk, the channels that never leave.
 
     Args:
         highs: Maximum of every channel, (F,).
@@ -261,9 +301,10 @@ def outlying_channels(highs: torch.Tensor, squares: torch.Tensor) -> tuple[float
         The end of the range and the numbers of the channels, ascending; None if there were more than `MOST_OUTLIERS`.
     """
     order = highs.argsort(descending=True, stable=True)
-    for left_out in range(min(MOST_OUTLIERS, len(highs) - 1) + 1):
+    most = min(MOST_OUTLIERS, len(highs) // 2)
+    size = squares[order[most:]].mean().sqrt().item()
+    for left_out in range(most + 1):
         high = highs[order[left_out]].item()
-        size = squares[order[left_out:]].mean().sqrt().item()
         if Range.of(-0.17, high).scale / math.sqrt(12) <= ROUNDING * size:
             return high, order[:left_out].sort().values
     return None
