@@ -59,6 +59,7 @@ def run_fit(request: FitRequest, reporter: Reporter, previous: Fitted | None = N
     _check_arguments(request)
     from featherfit.data.load import load_table
     from featherfit.training.device import has_gpu
+    from featherfit.training.memory import release_freed_memory
 
     resolved = resolve_config(
         request.presets, request.hyperparameters, has_gpu=has_gpu(), base=None if previous is None else previous.config
@@ -73,6 +74,8 @@ def run_fit(request: FitRequest, reporter: Reporter, previous: Fitted | None = N
         else:
             fitted, train_frame, tuning = _go_on(request, resolved.config, frame, tuning, previous)
         sets = _datasets(fitted, train_frame, tuning)
+        fitted.text.release_tokenizer()
+        release_freed_memory()
         if previous is None and fitted.config.optim.head_init == "probe":
             _probe(fitted, sets[0])
         return _train(request, fitted, sets, reporter, started)
@@ -237,6 +240,7 @@ def _train(
     """Trains, gives the model its best weights, and returns the fitted predictor with its summary."""
     from featherfit.evaluation.metrics import METRICS
     from featherfit.models.build import model_size
+    from featherfit.models.linear import forget_backward
     from featherfit.training.loop import make_plan
     from featherfit.training.memory import release_freed_memory
     from featherfit.training.selection import BestStates
@@ -250,6 +254,7 @@ def _train(
     steps, reason = _run_steps(request, fitted, train_set, plan, states, evaluate, reporter, started)
     used = states.restore(fitted.model, optim.top_k_average_method, evaluate)
     fitted.model.eval()
+    forget_backward(fitted.model)
     release_freed_memory()
     best = evaluate() if len(used) > 1 else states.kept[0].score
     summary = {

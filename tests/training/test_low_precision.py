@@ -114,9 +114,9 @@ class TestPrepare:
         assert rates(optim__peft=None, model__hf_text__dropout="off") == {0.0}
 
 
-@pytest.mark.parametrize(("kind", "precision", "tokens"), [("cpu", "no", 4096), ("cuda", "no", 4 * 2048)])
-def test_tokens_of_a_forward(kind, precision, tokens):
-    device = dataclasses.replace(Device(torch.device("cpu"), precision), place=torch.device(kind))
-    assert device.tokens_per_forward(4.0, 2048) == tokens
-    assert device.tokens_per_forward(0.001, 20) == 1
-    assert device.tokens_per_forward(2.5, 10) == 25
+@pytest.mark.parametrize(("kind", "training", "tokens"), [("cpu", False, 4096), ("cpu", True, 2048), ("cuda", True, 8192)])
+def test_tokens_of_a_forward(kind, training, tokens):
+    device = dataclasses.replace(Device(torch.device("cpu"), "no"), place=torch.device(kind))
+    assert device.tokens_per_forward(4.0, 2048, training=training) == tokens
+    assert device.tokens_per_forward(0.001, 20, training=training) == 1
+    assert device.tokens_per_forward(2.5, 10, training=training) == 25

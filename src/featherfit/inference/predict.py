@@ -25,6 +25,7 @@ def outputs(fitted: Fitted, dataset: Dataset, *, embeddings: bool = False, progr
         tokens=fitted.device.tokens_per_forward(
             fitted.config.rows_per_forward(training=False),
             fitted.text.max_len or int(dataset.rows.lengths.max(initial=1)),
+            training=False,
         ),
         pad_id=fitted.text.pad_id,
         device=fitted.device,

@@ -19,6 +19,7 @@ from featherfit.checkpoints.families import family_of
 from featherfit.checkpoints.layout import weight_files
 from featherfit.errors import CheckpointError
 from featherfit.models.generic import KNOWN_TYPES
+from featherfit.models.mapped import release_pages
 from featherfit.models.tables import give_rows_in
 from featherfit.startup import collection_paused, scipy_when_called
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from featherfit.checkpoints.resolve import Checkpoint
+
+_READ_AT_ONCE = 1 << 26
+"""Bytes of a file that lie in memory while they are converted."""
 
 _STORED_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -113,11 +117,17 @@ def _convert(model: nn.Module, dtype: torch.dtype, mapped_tables: bool) -> None:
     """Matrices of linear layers to `dtype`, everything else but embedding tables to float32."""
     from transformers.pytorch_utils import Conv1D
 
+    converted: list[torch.Tensor] = []
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not isinstance(module, nn.Embedding):
                 matrix = isinstance(module, nn.Linear | Conv1D) and name == "weight"
-                parameter.data = parameter.data.to(dtype if matrix else torch.float32)
+                stored, parameter.data = parameter.data, parameter.data.to(dtype if matrix else torch.float32)
+                converted += [stored] if matrix and parameter.dtype != stored.dtype else []
+        if sum(stored.nbytes for stored in converted) > _READ_AT_ONCE:
+            release_pages(converted)
+            converted.clear()
+    release_pages(converted)
     give_rows_in(model, dtype, mapped=mapped_tables)
 
 

@@ -128,6 +128,13 @@ def freeze_linears(module: nn.Module) -> None:
                 setattr(parent, name, frozen[id(child)])
 
 
+def forget_backward(module: nn.Module) -> None:
+    """Drops the copies of frozen weights that only training needs; training again makes them again."""
+    for child in module.modules():
+        if isinstance(child, FrozenLinear):
+            child._copies.pop("backward", None)
+
+
 @cache
 def cpu_reorders() -> bool:
     """Whether torch can keep bfloat16 weights in oneDNN's order on this machine."""

@@ -6,8 +6,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from featherfit.models.mapped import release_pages
+
 LARGE_TABLE = 1_000_000
 """Numbers from which on a table is worth leaving in its file."""
+
+_RELEASED_AFTER = 4096
+"""Ids after which the pages of a table are given back. Reading them again costs less than a hundredth of a forward."""
 
 
 class MappedEmbedding(nn.Embedding):
@@ -22,17 +27,23 @@ class MappedEmbedding(nn.Embedding):
     """
 
     dtype: torch.dtype
+    _ids: int
 
     @classmethod
     def of(cls, table: nn.Embedding, dtype: torch.dtype) -> MappedEmbedding:
         """The module that shares the parameter of `table`."""
         own = cls(table.num_embeddings, table.embedding_dim, padding_idx=table.padding_idx, device="meta")
-        own.weight, own.dtype = table.weight, dtype
+        own.weight, own.dtype, own._ids = table.weight, dtype, 0
         return own.train(table.training)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Ids (...) to rows (..., D) in `dtype`."""
-        return F.embedding(input, self.weight, self.padding_idx).to(self.dtype)
+        rows = F.embedding(input, self.weight, self.padding_idx).to(self.dtype)
+        self._ids += input.numel()
+        if self._ids > _RELEASED_AFTER and not self.weight.requires_grad:
+            self._ids = 0
+            release_pages([self.weight])
+        return rows
 
     def extra_repr(self) -> str:
         """As for `nn.Embedding`, and the type of the rows."""

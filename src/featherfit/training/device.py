@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 CPU_TOKENS = 4096
 """Tokens a forward on a CPU takes at most: more leaves the caches (2,048 to 4,096 are equally fast) and wins nothing."""
 
+CPU_TRAINING_TOKENS = 2048
+"""The same in training, where every token's states are kept for the backward pass (150 KB each in a small model)."""
+
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -43,15 +46,16 @@ class Device:
         """Type in which weights that do not train are kept."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
-    def tokens_per_forward(self, rows: float, longest: int) -> int:
+    def tokens_per_forward(self, rows: float, longest: int, *, training: bool) -> int:
         """Most tokens one forward takes.
 
         Args:
             rows: Rows of full length that fit, `Config.rows_per_forward`.
             longest: Tokens of a row of full length.
+            training: Whether a backward pass follows.
         """
-        tokens = max(1, round(rows * longest))
-        return min(tokens, CPU_TOKENS) if self.place.type == "cpu" else tokens
+        tokens, most = max(1, round(rows * longest)), CPU_TRAINING_TOKENS if training else CPU_TOKENS
+        return min(tokens, most) if self.place.type == "cpu" else tokens
 
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:

@@ -109,7 +109,7 @@ def train(
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     average = WeightAverage(parameters, optim.ema_decay)
     rows_seen, started = 0, time.monotonic()
-    tokens = device.tokens_per_forward(config.rows_per_forward(training=True), longest)
+    tokens = device.tokens_per_forward(config.rows_per_forward(training=True), longest, training=True)
     steps = _steps(dataset, config, plan, pad_id, seed, tokens, padded=not model.encoder.family.packs)
     for step, (epoch, micro_batches) in enumerate(steps, start=1):
         model.train()
