@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "featherfit"
 LAYERS = (
-    ("errors", "registry", "types", "startup"),
+    ("errors", "registry", "types", "startup", "memory"),
     ("config",),
     ("checkpoints",),
     ("data",),

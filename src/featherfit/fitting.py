@@ -58,8 +58,8 @@ def run_fit(request: FitRequest, reporter: Reporter, previous: Fitted | None = N
     started = time.monotonic()
     _check_arguments(request)
     from featherfit.data.load import load_table
+    from featherfit.memory import release_freed_memory
     from featherfit.training.device import has_gpu
-    from featherfit.training.memory import release_freed_memory
 
     resolved = resolve_config(
         request.presets, request.hyperparameters, has_gpu=has_gpu(), base=None if previous is None else previous.config
@@ -239,10 +239,10 @@ def _train(
 ) -> Fitted:
     """Trains, gives the model its best weights, and returns the fitted predictor with its summary."""
     from featherfit.evaluation.metrics import METRICS
+    from featherfit.memory import release_freed_memory
     from featherfit.models.build import model_size
     from featherfit.models.linear import forget_backward
     from featherfit.training.loop import make_plan
-    from featherfit.training.memory import release_freed_memory
     from featherfit.training.selection import BestStates
 
     train_set, tuning_set = sets

@@ -114,7 +114,9 @@ class TestPrepare:
         assert rates(optim__peft=None, model__hf_text__dropout="off") == {0.0}
 
 
-@pytest.mark.parametrize(("kind", "training", "tokens"), [("cpu", False, 4096), ("cpu", True, 2048), ("cuda", True, 8192)])
+@pytest.mark.parametrize(
+    ("kind", "training", "tokens"), [("cpu", False, 1024), ("cpu", True, 768), ("cuda", True, 8192)]
+)
 def test_tokens_of_a_forward(kind, training, tokens):
     device = dataclasses.replace(Device(torch.device("cpu"), "no"), place=torch.device(kind))
     assert device.tokens_per_forward(4.0, 2048, training=training) == tokens

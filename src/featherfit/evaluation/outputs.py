@@ -11,6 +11,7 @@ from featherfit.data.batch import inference_plan, load_batches
 from featherfit.data.dataset import Dataset
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.evaluation.metrics import score
+from featherfit.memory import released_now_and_then
 from featherfit.models.build import MultiModalModel
 from featherfit.training.device import Device
 
@@ -50,7 +51,7 @@ def model_outputs(
     run = model.embed if embeddings else model
     plan = inference_plan(dataset.rows, tokens, padded=not model.encoder.family.packs)
     copies = np.bincount(plan.same_as, minlength=len(dataset))
-    for batch in load_batches(dataset.rows, plan.batches, pad_id, workers=workers):
+    for batch in released_now_and_then(load_batches(dataset.rows, plan.batches, pad_id, workers=workers)):
         rows = batch.rows.numpy()
         with device.inference():
             result[rows] = run(batch.to(device.place)).float().cpu().numpy()

@@ -14,15 +14,15 @@ from torch import nn
 
 from featherfit.config.schema import EnvConfig
 from featherfit.errors import ConfigError
-from featherfit.training.memory import keep_freed_memory
+from featherfit.memory import keep_few_kernels, keep_freed_memory
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-CPU_TOKENS = 4096
-"""Tokens a forward on a CPU takes at most: more leaves the caches (2,048 to 4,096 are equally fast) and wins nothing."""
+CPU_TOKENS = 1024
+"""Tokens a forward on a CPU takes at most: more takes memory (1,024 to 4,096 are equally fast) and wins nothing."""
 
-CPU_TRAINING_TOKENS = 2048
+CPU_TRAINING_TOKENS = 768
 """The same in training, where every token's states are kept for the backward pass (150 KB each in a small model)."""
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -115,6 +115,7 @@ def pick_device(env: EnvConfig) -> Device:
     place = torch.device("cuda" if on_gpu else "cpu")
     if not on_gpu:
         keep_freed_memory()
+        keep_few_kernels()
     return Device(place, _precision(env.precision, on_gpu))
 
 

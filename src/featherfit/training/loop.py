@@ -17,6 +17,7 @@ from featherfit.config.schema import Config, OptimConfig
 from featherfit.data.batch import load_batches, training_batches
 from featherfit.data.dataset import Dataset
 from featherfit.errors import TrainingError
+from featherfit.memory import released_now_and_then
 from featherfit.models.build import MultiModalModel
 from featherfit.training.average import WeightAverage
 from featherfit.training.device import Device
@@ -111,7 +112,7 @@ def train(
     rows_seen, started = 0, time.monotonic()
     tokens = device.tokens_per_forward(config.rows_per_forward(training=True), longest, training=True)
     steps = _steps(dataset, config, plan, pad_id, seed, tokens, padded=not model.encoder.family.packs)
-    for step, (epoch, micro_batches) in enumerate(steps, start=1):
+    for step, (epoch, micro_batches) in enumerate(released_now_and_then(steps), start=1):
         model.train()
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = rate * shape(step - 1)

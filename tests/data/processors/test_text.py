@@ -49,6 +49,17 @@ def test_one_column_is_what_the_tokenizer_makes(bert, bert_tokenizer):
     assert all(not segments.any() for segments in rows.segments)
 
 
+def test_a_released_tokenizer_is_built_again(bert, reviews):
+    processor = bert("body")
+    before, tokenizer = processor(reviews), processor.tokenizer
+    processor.release_tokenizer()
+    processor.release_tokenizer()  # the second time there is nothing to do
+    assert tokenizer.backend_tokenizer is None
+    after = processor(reviews)
+    assert processor.tokenizer is tokenizer
+    assert [ids.tolist() for ids in after.ids] == [ids.tolist() for ids in before.ids]
+
+
 def test_one_long_column_is_cut_and_counted_by_rows(bert, bert_tokenizer):
     texts = ["good " * 9, "good", "good " * 9, "good " * 4]
     rows = bert("text", max_text_len=6)(pd.DataFrame({"text": texts}))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-CHUNK = 4096  # strings per call of the tokenizer
+CHUNK = 1024  # strings per call of the tokenizer
 
 
 @dataclass(frozen=True, eq=False)

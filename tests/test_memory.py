@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from featherfit import memory
 from featherfit.config.schema import EnvConfig
-from featherfit.training import device, memory
+from featherfit.training import device
 
 glibc_only = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="there is no glibc")
 
@@ -55,6 +57,23 @@ def test_elsewhere_nothing_happens(missing, monkeypatch):
     memory.release_freed_memory()
 
 
+def test_what_is_free_goes_back_at_every_eighth_forward(calls):
+    seen = []
+    for forward in memory.released_now_and_then(range(18)):
+        seen.append((forward, len(calls)))
+    assert [sum(trims == n for _, trims in seen) for n in (0, 1, 2)] == [8, 8, 2]
+    assert [forward for forward, _ in seen] == list(range(18))
+
+
+def test_kernels_kept_are_few_unless_the_user_said_how_many(monkeypatch):
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    memory.keep_few_kernels()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "64"
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    memory.keep_few_kernels()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+
+
 @pytest.mark.parametrize(("gpu", "asked"), [(False, 1), (True, 0)])
 def test_only_where_the_cpu_computes(gpu, asked, monkeypatch):
     made: list[int] = []
@@ -69,7 +88,7 @@ def test_large_blocks_are_reused_without_page_faults_and_go_back_in_the_end():
     """In a process of its own, since it holds for the rest of it."""
     code = """
 import ctypes, resource
-from featherfit.training.memory import keep_freed_memory, release_freed_memory
+from featherfit.memory import keep_freed_memory, release_freed_memory
 
 libc = ctypes.CDLL("libc.so.6")
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
