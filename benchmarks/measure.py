@@ -189,11 +189,6 @@ def shape_rates(encoder: TextEncoder, dtype: torch.dtype, tokens: int = 2048) ->
     return rates
 
 
-def best_rate(encoder: TextEncoder, dtype: torch.dtype) -> float:
-    """The machine's rate: the best of a square product and of the model's own shapes."""
-    return max(square_rate(dtype), *shape_rates(encoder, dtype).values())
-
-
 @contextmanager
 def stopwatch() -> Iterator[list[float]]:
     """A list that holds the seconds of the block, once it has ended."""

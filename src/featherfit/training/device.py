@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CPU_TOKENS = 1024
 """Tokens a forward on a CPU takes at most: more takes memory (1,024 to 4,096 are equally fast) and wins nothing."""
 
-CPU_TRAINING_TOKENS = 768
+CPU_TRAINING_TOKENS = 1024
 """The same in training, where every token's states are kept for the backward pass (150 KB each in a small model)."""
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
