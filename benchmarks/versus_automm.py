@@ -11,7 +11,7 @@ one, which needs featherfit, peft, datasets, scikit-learn and matplotlib. Linux 
 What is measured: `fit` with its holdout and saving; `evaluate` and `predict` over all languages; single rows both by a
 plain `predict` and by the quickest way a library offers (AutoMM's `realtime=True`, a bare forward pass for
 transformers); how much 50 plain calls of 20 rows let the process grow; the job's peak memory with its worker processes
-(the larger of the process's own VmHWM and, looked at twice a second, the sum of all proportional set sizes); and in a
+(the larger of the process's own VmHWM and, looked at every two seconds, the sum of all proportional set sizes); and in a
 fresh process the import and the time from its start to a first prediction.
 """
 
@@ -163,7 +163,7 @@ def watch(process: subprocess.Popen, title: str, progress: Path, status: Any) ->
             if status is not None:
                 stage = progress.read_text(encoding="utf-8") if progress.exists() else "starting"
                 status.update(f"{title}: {stage}, {time.monotonic() - started:.0f} s")
-            time.sleep(0.5)
+            time.sleep(2)  # adding the sets up takes a tenth of a second of a core
     finally:
         process.kill()
         process.wait()

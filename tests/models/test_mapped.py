@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from featherfit.models import tables
+from featherfit.models.linear import cpu_reorders, freeze_linears, lower_precision
 from featherfit.models.mapped import release_pages
 from featherfit.models.tables import MappedEmbedding
 
@@ -87,3 +88,39 @@ def test_a_table_that_trains_keeps_them(mapped, monkeypatch):
     own = MappedEmbedding.of(nn.Embedding(ROWS, WIDTH, _weight=mapped), torch.float32)
     own(torch.arange(ROWS))
     assert resident(mapped) >= mapped.nbytes - 8192
+
+
+@pytest.mark.skipif(not cpu_reorders(), reason="this machine keeps no reordered weights")
+def test_a_frozen_matrix_stays_in_its_file_and_out_of_memory(mapped):
+    """The same products and gradients as of a matrix that was converted."""
+    layers = []
+    for weight in (mapped, mapped.clone()):
+        model = nn.Sequential(nn.Linear(WIDTH, ROWS))
+        model[0].weight = nn.Parameter(weight, requires_grad=False)
+        model[0].bias = nn.Parameter(torch.linspace(-1, 1, ROWS))
+        freeze_linears(model)
+        lower_precision(model, torch.bfloat16)
+        layers.append(model[0])
+    in_file, converted = layers
+    assert (in_file.weight.dtype, converted.weight.dtype) == (torch.float32, torch.bfloat16)
+    assert in_file.product_dtype == converted.product_dtype == torch.bfloat16
+    x = torch.randn(3, WIDTH)
+    gradients = []
+    for layer in layers:
+        own = x.clone().requires_grad_()
+        layer(own).float().square().sum().backward()
+        gradients.append((own.grad, layer.bias.grad))
+    assert torch.equal(in_file(x), converted(x)) and in_file(x).dtype == torch.bfloat16
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+    assert resident(mapped) < mapped.nbytes / 8
+
+
+@pytest.mark.skipif(not cpu_reorders(), reason="this machine keeps no reordered weights")
+def test_a_matrix_that_was_changed_afterwards_is_not_read_from_its_file(mapped):
+    model = nn.Sequential(nn.Linear(WIDTH, ROWS, bias=False))
+    model[0].weight = nn.Parameter(mapped, requires_grad=False)
+    freeze_linears(model)
+    lower_precision(model, torch.bfloat16)
+    with torch.no_grad():
+        model[0].weight.zero_()
+    assert not model(torch.ones(2, WIDTH)).any() and not model[0].weight.any()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
+from featherfit.models.linear import FrozenLinear
 from featherfit.registry import Registry
 
 if TYPE_CHECKING:
@@ -77,10 +78,11 @@ def in_type_of(x: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
 
 
 def plain_linear(weight: torch.Tensor, bias: torch.Tensor | None, like: nn.Linear) -> nn.Linear:
-    """A frozen `nn.Linear` of the given numbers, in the type and mode of `like`."""
+    """A frozen `nn.Linear` of the given numbers, in the type and mode `like` computes in."""
+    dtype = like.product_dtype if isinstance(like, FrozenLinear) else like.weight.dtype
     out_features, in_features = weight.shape
     linear = nn.Linear(in_features, out_features, bias=bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight.detach().to(like.weight.dtype), requires_grad=False)
+    linear.weight = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
     if bias is not None:
-        linear.bias = nn.Parameter(bias.detach().to(like.weight.dtype), requires_grad=False)
+        linear.bias = nn.Parameter(bias.detach().to(dtype), requires_grad=False)
     return linear.train(like.training)

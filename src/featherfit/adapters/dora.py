@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from featherfit.adapters.base import ADAPTERS, Adapter, Target, plain_linear
 from featherfit.adapters.lora import low_rank_parameters, low_rank_product
+from featherfit.models.linear import FrozenLinear
 
 if TYPE_CHECKING:
     from featherfit.config.schema import LoraConfig
@@ -34,7 +35,7 @@ class DoRA(Adapter):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
-        y = F.linear(x, self.base.weight)
+        y = self.base.without_bias(x) if isinstance(self.base, FrozenLinear) else F.linear(x, self.base.weight)
         update = low_rank_product(self.dropout(x), self.lora_a, self.lora_b, self.scale)
         with torch.autocast(x.device.type, enabled=False):
             gain = self._gain()

@@ -56,7 +56,7 @@ class _Updated(torch.autograd.Function):
         linear: FrozenLinear,
         scale: float,
     ) -> torch.Tensor:
-        dtype = linear.weight.dtype
+        dtype = linear.product_dtype
         flat, low_a, low_b = x.to(dtype).reshape(-1, x.shape[-1]), a.to(dtype), (scale * b).to(dtype)
         with torch.autocast(x.device.type, enabled=False):  # all is in the weight's type, which may not be autocast's
             inner = flat @ low_a.t()

@@ -69,7 +69,7 @@ def new_model(config: Config, checkpoint: Checkpoint, outputs: int, seed: int, d
         pooling=pooling,
         seed=seed,
         dtype=device.frozen_dtype if low else torch.float32,
-        mapped_tables=low and device.place.type == "cpu",
+        mapped=low and device.place.type == "cpu",
     )
     return prepare(model, config, seed, device)
 

@@ -19,6 +19,7 @@ from featherfit.checkpoints.families import family_of
 from featherfit.checkpoints.layout import weight_files
 from featherfit.errors import CheckpointError
 from featherfit.models.generic import KNOWN_TYPES
+from featherfit.models.linear import keeps_copies
 from featherfit.models.mapped import release_pages
 from featherfit.models.tables import give_rows_in
 from featherfit.startup import collection_paused, scipy_when_called
@@ -40,7 +41,7 @@ def build_backbone(
     *,
     dtype: torch.dtype = torch.float32,
     attn: str | None = None,
-    mapped_tables: bool = False,
+    mapped: bool = False,
 ) -> PreTrainedModel:
     """The pretrained encoder in evaluation mode, read from disk only.
 
@@ -54,20 +55,20 @@ def build_backbone(
             parameter-efficient methods, are float32 whatever it is. So anything but float32 has to run under autocast, or
             with linear layers that convert what they are given (`FrozenLinear`).
         attn: Attention implementation of `transformers`, or None for its choice.
-        mapped_tables: Leave large embedding tables in the file, frozen and in its type, and convert the rows that are
-            asked for (`MappedEmbedding`). The same numbers, a fraction of the memory. False converts them to `dtype`.
+        mapped: Leave large embedding tables in the file, frozen and in its type, and convert the rows that are asked for
+            (`MappedEmbedding`); and the matrices of linear layers, where `lower_precision` will not need them converted. The same numbers, a fraction of the memory. False converts them to `dtype`.
             Files that are not safetensors cannot be mapped and are read.
 
     Raises:
         CheckpointError: The folder cannot be read, holds no text encoder, or lacks weights the encoder has.
     """
-    if dtype == torch.float32 and not mapped_tables:
+    if dtype == torch.float32 and not mapped:
         return _loaded(checkpoint, torch.float32, attn)
     stored = _stored_dtype(checkpoint.folder)
     model = _loaded(checkpoint, stored or torch.float32, attn)
     if any(buffer.is_floating_point() and buffer.dtype != torch.float32 for buffer in model.buffers()):
         model = _loaded(checkpoint, torch.float32, attn)  # constants were computed in the type of the file
-    _convert(model, dtype, mapped_tables)
+    _convert(model, dtype, mapped)
     return model
 
 
@@ -113,22 +114,25 @@ def _stored_dtype(folder: Path) -> torch.dtype | None:
     return types.pop() if len(types) == 1 else None
 
 
-def _convert(model: nn.Module, dtype: torch.dtype, mapped_tables: bool) -> None:
+def _convert(model: nn.Module, dtype: torch.dtype, mapped: bool) -> None:
     """Matrices of linear layers to `dtype`, everything else but embedding tables to float32."""
     from transformers.pytorch_utils import Conv1D
 
     converted: list[torch.Tensor] = []
+    stay = mapped and dtype == torch.bfloat16 and keeps_copies(model)
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not isinstance(module, nn.Embedding):
                 matrix = isinstance(module, nn.Linear | Conv1D) and name == "weight"
+                if stay and type(module) is nn.Linear and matrix:
+                    continue  # `lower_precision` makes copies of it when it is used
                 stored, parameter.data = parameter.data, parameter.data.to(dtype if matrix else torch.float32)
                 converted += [stored] if matrix and parameter.dtype != stored.dtype else []
         if sum(stored.nbytes for stored in converted) > _READ_AT_ONCE:
             release_pages(converted)
             converted.clear()
     release_pages(converted)
-    give_rows_in(model, dtype, mapped=mapped_tables)
+    give_rows_in(model, dtype, mapped=mapped)
 
 
 def build_backbone_from_config(

@@ -42,7 +42,7 @@ def build_model(
     seed: int,
     dtype: torch.dtype = torch.float32,
     attn: str | None = None,
-    mapped_tables: bool = False,
+    mapped: bool = False,
 ) -> MultiModalModel:
     """Loads the encoder and puts a new head on it.
 
@@ -53,12 +53,12 @@ def build_model(
         seed: Seed of the head's initial weight; nothing else here is random.
         dtype: Type of the encoder's matrices and states, see `build_backbone`. The head stays float32.
         attn: Attention implementation of `transformers`, or None for its choice.
-        mapped_tables: Leave large embedding tables in the file; they cannot train then.
+        mapped: Leave large embedding tables in the file; they cannot train then.
 
     Raises:
         CheckpointError: Weights are missing, unreadable or of an architecture that is no text encoder.
     """
-    backbone = build_backbone(checkpoint, dtype=dtype, attn=attn, mapped_tables=mapped_tables)
+    backbone = build_backbone(checkpoint, dtype=dtype, attn=attn, mapped=mapped)
     wanted = checkpoint.pooling if pooling == "auto" else pooling
     encoder = TextEncoder(backbone, pooling=wanted)
     return MultiModalModel(encoder, Head(encoder.out_dim, outputs, seed=seed))

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from featherfit.models.mapped import files_hold, give_up
+
 REORDER_LIMIT = 256_000_000
 """Numbers in all of a model's linear layers above which memory is worth more than reordered copies."""
 
@@ -28,47 +30,62 @@ class FrozenLinear(nn.Linear):
 
     Attributes:
         reorders: Whether oneDNN's copies of the weight may be kept.
+        dtype: Type of the product, where the weight stays in its file in another one; None for the weight's own.
     """
 
     reorders: bool
+    dtype: torch.dtype | None
     _copies: dict[str, tuple[tuple[int, int], torch.Tensor]]
+    _in_file: tuple[int, int] | None
 
     @classmethod
     def of(cls, linear: nn.Linear, *, reorders: bool) -> FrozenLinear:
         """The frozen layer that shares the parameters of `linear`."""
         own = cls(linear.in_features, linear.out_features, bias=False, device="meta")
         own.weight, own.bias = linear.weight, linear.bias
-        own.reorders, own._copies = reorders, {}
+        own.reorders, own.dtype, own._copies, own._in_file = reorders, None, {}, None
         return own.train(linear.training)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., in) to (..., out), in the weight's type."""
+        """(..., in) to (..., out), in the type of the product."""
         if self.weight.requires_grad:
             return F.linear(x, self.weight, self.bias)
-        if torch.is_grad_enabled() and (x.requires_grad or (self.bias is not None and self.bias.requires_grad)):
-            return _Product.apply(x, self.bias, self)
-        return self.product(x, self.bias)
+        return self._differentiable(x, self.bias)
+
+    def without_bias(self, x: torch.Tensor) -> torch.Tensor:
+        """The same, less the bias."""
+        return F.linear(x, self.weight) if self.weight.requires_grad else self._differentiable(x, None)
+
+    def _differentiable(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        if torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
+            return _Product.apply(x, bias, self)
+        return self.product(x, bias)
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """Type in which the product is computed and comes out."""
+        return self.dtype or self.weight.dtype
 
     def product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """x W^T + b, (..., in) to (..., out), outside autograd."""
-        weight = self.weight
-        x = x.to(weight.dtype)
-        bias = None if bias is None else bias.to(weight.dtype)
+        dtype = self.product_dtype
+        x = x.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
         if not self._reordered(x):
-            return F.linear(x, weight, bias)
+            return F.linear(x, self.weight.to(dtype), bias)
         flat = torch.ops.mkldnn._linear_pointwise(
-            x.reshape(-1, self.in_features), self._copy("forward", weight), bias, "none", [], ""
+            x.reshape(-1, self.in_features), self._copy("forward", self.weight), bias, "none", [], ""
         )
         return flat.view(*x.shape[:-1], self.out_features)
 
     def input_gradient(self, gradient: torch.Tensor) -> torch.Tensor:
         """g W, (..., out) to (..., in), outside autograd."""
-        weight = self.weight
-        gradient = gradient.to(weight.dtype)
+        dtype = self.product_dtype
+        gradient = gradient.to(dtype)
         if not self._reordered(gradient):
-            return gradient @ weight
+            return gradient @ self.weight.to(dtype)
         flat = torch.ops.mkldnn._linear_pointwise(
-            gradient.reshape(-1, self.out_features), self._copy("backward", weight.t()), None, "none", [], ""
+            gradient.reshape(-1, self.out_features), self._copy("backward", self.weight.t()), None, "none", [], ""
         )
         return flat.view(*gradient.shape[:-1], self.in_features)
 
@@ -77,13 +94,19 @@ class FrozenLinear(nn.Linear):
 
     def _copy(self, direction: str, matrix: torch.Tensor) -> torch.Tensor:
         """oneDNN's copy of `matrix`, made anew when the weight has changed."""
-        # A weight made in inference mode counts no changes.
-        state = (self.weight.data_ptr(), 0 if self.weight.is_inference() else self.weight._version)
+        state = self._state()
         held = self._copies.get(direction)
         if held is None or held[0] != state:
-            reordered = torch.ops.mkldnn._reorder_linear_weight(matrix.detach().contiguous(), _TYPICAL_TOKENS)
+            low = matrix.detach().to(self.product_dtype).contiguous()
+            reordered = torch.ops.mkldnn._reorder_linear_weight(low, _TYPICAL_TOKENS)
             held = self._copies[direction] = (state, reordered)
+            if self.dtype is not None and state == self._in_file:
+                give_up(self.weight)
         return held[1]
+
+    def _state(self) -> tuple[int, int]:
+        """Another one when the weight has changed; one made in inference mode counts no changes."""
+        return self.weight.data_ptr(), 0 if self.weight.is_inference() else self.weight._version
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_copies": {}}  # oneDNN's tensors can be neither copied nor pickled
@@ -111,10 +134,24 @@ def column_sums(x: torch.Tensor) -> torch.Tensor:
 
 
 def lower_precision(module: nn.Module, dtype: torch.dtype) -> None:
-    """Turns the frozen weights of linear layers to `dtype`, in place; everything else stays as it is."""
-    for child in module.modules():
-        if isinstance(child, nn.Linear) and not child.weight.requires_grad:
+    """Lets linear layers with frozen weights compute in `dtype`, in place; everything else stays as it is.
+
+    Weights are converted, but for those that lie in a file and of which reordered copies are kept: they stay there, since
+    nothing reads them any more.
+    """
+    frozen = [child for child in module.modules() if isinstance(child, nn.Linear) and not child.weight.requires_grad]
+    in_file = files_hold([child.weight for child in frozen])
+    for child, held in zip(frozen, in_file, strict=True):
+        if held and isinstance(child, FrozenLinear) and child.reorders and dtype == torch.bfloat16 and cpu_reorders():
+            child.dtype, child._in_file = dtype, child._state()
+        else:
             child.weight.data = child.weight.data.to(dtype)
+
+
+def keeps_copies(module: nn.Module) -> bool:
+    """Whether `freeze_linears` would let this model's layers keep reordered copies."""
+    weights = {id(child.weight): child.weight.numel() for child in module.modules() if isinstance(child, nn.Linear)}
+    return sum(weights.values()) <= REORDER_LIMIT and cpu_reorders()
 
 
 def freeze_linears(module: nn.Module) -> None:

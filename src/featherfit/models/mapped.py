@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,19 +29,31 @@ def release_pages(tensors: Iterable[torch.Tensor]) -> int:
     Returns:
         Bytes of the pages given up, in memory or not: those that lie in one tensor whole.
     """
+    own = list(tensors)
+    return sum(give_up(tensor) for tensor, held in zip(own, files_hold(own), strict=True) if held)
+
+
+def give_up(tensor: torch.Tensor) -> int:
+    """`release_pages` of one tensor of which `files_hold` is known; of any other, the numbers would be lost."""
     madvise = _madvise()
-    own = [tensor for tensor in tensors if tensor.device.type == "cpu" and not tensor.is_inference()]
-    if madvise is None or not own:
-        return 0
-    files, released = list(_mapped_files()), 0
-    for tensor in own:
+    low = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    high = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    return high - low if low < high and madvise(low, high - low, _DONT_NEED) == 0 else 0
+
+
+def files_hold(tensors: Sequence[torch.Tensor]) -> list[bool]:
+    """Which of these tensors are mapped from a file and unchanged; on Linux, elsewhere none."""
+    if not sys.platform.startswith("linux"):
+        return [False] * len(tensors)
+    files = list(_mapped_files())
+
+    def held(tensor: torch.Tensor) -> bool:
+        if tensor.device.type != "cpu" or tensor.is_inference() or tensor._version or not tensor.is_contiguous():
+            return False
         start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
-        low, high = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
-        in_file = any(first <= start and end <= last for first, last in files)
-        unchanged = tensor._version == 0 and tensor.is_contiguous()
-        if unchanged and in_file and low < high and madvise(low, high - low, _DONT_NEED) == 0:
-            released += high - low
-    return released
+        return any(first <= start and end <= last for first, last in files)
+
+    return [held(tensor) for tensor in tensors]
 
 
 def _mapped_files() -> Iterator[tuple[int, int]]:
@@ -54,9 +66,7 @@ def _mapped_files() -> Iterator[tuple[int, int]]:
 
 
 @cache
-def _madvise() -> Any | None:
-    if not sys.platform.startswith("linux"):
-        return None
+def _madvise() -> Any:
     function = ctypes.CDLL(None, use_errno=True).madvise
     function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     return function

@@ -11,7 +11,7 @@ from featherfit.models.mapped import release_pages
 LARGE_TABLE = 1_000_000
 """Numbers from which on a table is worth leaving in its file."""
 
-_RELEASED_AFTER = 4096
+_RELEASED_AFTER = 1536
 """Ids after which the pages of a table are given back. Reading them again costs less than a hundredth of a forward."""
 
 
