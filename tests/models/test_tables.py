@@ -107,7 +107,9 @@ def test_a_backbone_in_bfloat16_holds_the_files_numbers(kind, stored, mapped, tm
             told = expected[name].to(torch.bfloat16).float()
         assert torch.equal(parameter.float(), told), name
         in_file = mapped and stored == torch.float32 and cpu_reorders()
-        assert (parameter.dtype == torch.bfloat16) == (id(parameter) in matrices and not in_file) or parameter.dim() == 2
+        assert (parameter.dtype == torch.bfloat16) == (
+            id(parameter) in matrices and not in_file
+        ) or parameter.dim() == 2
     for one, other in zip(model.buffers(), plain.buffers(), strict=True):
         assert torch.equal(one, other) and one.dtype == other.dtype
     for one, other in zip(embeddings(model), embeddings(plain), strict=True):

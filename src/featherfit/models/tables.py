@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from featherfit.models.mapped import release_pages
+from featherfit.models.mapped import files_hold, give_up
 
 LARGE_TABLE = 1_000_000
 """Numbers from which on a table is worth leaving in its file."""
@@ -28,12 +28,14 @@ class MappedEmbedding(nn.Embedding):
 
     dtype: torch.dtype
     _ids: int
+    _looked_at: tuple[int, int] | None
+    _in_file: bool
 
     @classmethod
     def of(cls, table: nn.Embedding, dtype: torch.dtype) -> MappedEmbedding:
         """The module that shares the parameter of `table`."""
         own = cls(table.num_embeddings, table.embedding_dim, padding_idx=table.padding_idx, device="meta")
-        own.weight, own.dtype, own._ids = table.weight, dtype, 0
+        own.weight, own.dtype, own._ids, own._looked_at = table.weight, dtype, 0, None
         return own.train(table.training)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -42,7 +44,11 @@ class MappedEmbedding(nn.Embedding):
         self._ids += input.numel()
         if self._ids > _RELEASED_AFTER and not self.weight.requires_grad:
             self._ids = 0
-            release_pages([self.weight])
+            state = (self.weight.data_ptr(), 0 if self.weight.is_inference() else self.weight._version)
+            if self._looked_at != state:
+                self._looked_at, (self._in_file,) = state, files_hold([self.weight])
+            if self._in_file:
+                give_up(self.weight)
         return rows
 
     def extra_repr(self) -> str:
