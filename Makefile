@@ -9,7 +9,7 @@ JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fast check format lint types clean
+.PHONY: help demo test fast bench check format lint types clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -31,6 +31,9 @@ test: $(READY) ## all tests, slow ones too
 
 fast: $(READY) ## the tests that take seconds at most
 	$(PYTEST) -m 'not slow'
+
+bench: $(READY) ## the short benchmark, against the ratios in benchmarks/ratios.json
+	$(BIN)/python benchmarks/quick.py
 
 check: format lint types fast ## what a change has to pass
 

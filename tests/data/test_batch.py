@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from featherfit.data.batch import collate, cut, inference_plan, training_batches
+from featherfit.data.batch import collate, cut, cut_evenly, inference_plan, training_batches
 from featherfit.data.processors.text import TokenizedRows
 
 
@@ -80,6 +80,28 @@ def test_a_cut_by_hand():
     assert [batch.tolist() for batch in cut(order, lengths, 10, padded=True)] == [[0, 1], [2, 3], [4], [5]]
     assert [batch.tolist() for batch in cut(order, lengths, 9, padded=True)] == [[0], [1, 2, 3], [4], [5]]
     assert cut(order[:0], lengths, 8, padded=False) == []
+
+
+def test_an_even_cut_by_hand():
+    lengths, order = np.array([9, 8, 7, 6, 5, 4]), np.arange(6)
+    assert [batch.tolist() for batch in cut(order, lengths, 30, padded=False)] == [[0, 1, 2, 3], [4, 5]]
+    assert [batch.tolist() for batch in cut_evenly(order, lengths, 30, padded=False)] == [[0, 1], [2, 3, 4, 5]]
+    assert [batch.tolist() for batch in cut_evenly(order, lengths, 39, padded=False)] == [[0, 1, 2, 3, 4, 5]]
+    assert [batch.tolist() for batch in cut_evenly(order, lengths, 3, padded=False)] == [[row] for row in range(6)]
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("tokens", [20, 64, 100, 1000])
+def test_an_even_cut_has_as_many_batches_and_no_smaller_limit_would_do(tokens, padded):
+    lengths = np.random.default_rng(tokens).integers(1, 40, 60)
+    order = np.argsort(-lengths, kind="stable")
+    even, greedy = (function(order, lengths, tokens, padded=padded) for function in (cut_evenly, cut))
+    assert len(even) == len(greedy) and np.concatenate(even).tolist() == order.tolist()
+    sizes = [lengths[b].max() * len(b) if padded else lengths[b].sum() for b in even]
+    assert all(size <= tokens or len(b) == 1 for size, b in zip(sizes, even, strict=True))
+    limit = max(size for size, b in zip(sizes, even, strict=True))
+    if limit > lengths.max():
+        assert len(cut(order, lengths, int(limit) - 1, padded=padded)) > len(greedy)
 
 
 def test_order_depends_on_seed_and_epoch_only():

@@ -109,6 +109,29 @@ def test_other_rows(lengths, causal, kernel):
         torch.testing.assert_close(one.double(), other.double(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("longest", "dtype", "fused"),
+    [(256, torch.float32, False), (257, torch.float32, True), (257, torch.bfloat16, False)],
+    ids=str,
+)
+def test_the_kernel_follows_type_and_width(longest, dtype, fused, monkeypatch):
+    called = []
+
+    def spy(name: str) -> None:
+        own = getattr(attention, name)
+        monkeypatch.setattr(attention, name, lambda *given: called.append(name) or own(*given))
+
+    spy("_by_products")
+    spy("_by_sdpa")
+    lengths = [3, longest]
+    states = inputs(lengths, dtype)
+    given, expected = with_gradients(ours, states, lengths), with_gradients(by_row, states, lengths)
+    assert called == ["_by_sdpa" if fused else "_by_products"]
+    for one, other in zip(given, expected, strict=True):
+        limit = TOLERANCE[dtype] * max(1.0, float(other.abs().max()))
+        torch.testing.assert_close(one.double(), other.double(), rtol=TOLERANCE[dtype], atol=limit)
+
+
 def test_outside_autograd_it_is_the_same():
     q, k, v, _ = inputs(LENGTHS)
     with torch.no_grad():

@@ -76,8 +76,22 @@ def training_batches(
     steps = []
     for start in range(0, len(order), batch_size):
         step = order[start : start + batch_size]
-        steps.append(cut(step[np.argsort(-lengths[step], kind="stable")], lengths, tokens, padded=padded))
+        steps.append(cut_evenly(step[np.argsort(-lengths[step], kind="stable")], lengths, tokens, padded=padded))
     return steps
+
+
+def cut_evenly(order: np.ndarray, lengths: np.ndarray, tokens: int, *, padded: bool) -> list[np.ndarray]:
+    """As `cut`, into as many batches, the largest as small as possible: a last batch of a few rows is a slow one."""
+    batches = cut(order, lengths, tokens, padded=padded)
+    low, high = int(lengths[order].max()), tokens
+    while low < high:
+        middle = (low + high) // 2
+        smaller = cut(order, lengths, middle, padded=padded)
+        if len(smaller) > len(batches):
+            low = middle + 1
+        else:
+            batches, high = smaller, middle
+    return batches
 
 
 def cut(order: np.ndarray, lengths: np.ndarray, tokens: int, *, padded: bool) -> list[np.ndarray]:

@@ -10,6 +10,9 @@ Which kernel computes it follows from measurements (`benchmarks/attention.py`, 2
 |---|---|---|---|
 | products and softmax | 1.0, 2.7 | 2.1, 8.8 | 7.4, 39 |
 | SDPA | 1.7, 22 | 3.7, 25 | 11, 36 |
+
+In float32, where SDPA's backward pass is as quick as its forward, products win up to 256 tokens (1.9 and 5.9 against 2.1 and
+8.8 at 32) and lose at 512 (33 and 61 against 12 and 44).
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from torch.nn import functional as F
 from featherfit.models.packing import Group, Packing
 
 IMPLEMENTATION = "featherfit_packed"
+_PRODUCTS_WIDTH = 256
+"""Widest rows of a batch for which products are the quicker ones in float32 on a CPU."""
 _KEPT_WIDTH = 256
 """Widest rows whose probabilities are kept for the backward pass; beyond, the square of the width is worth recomputing."""
 
@@ -82,7 +87,8 @@ def packed_attention(
     )
     # Values come straight from a product; queries and keys may have met float32 on the way (rotations, norms).
     q, k, v = (_head_states(x.to(value.dtype)) for x in (query, key, value))
-    attend = _by_products if query.device.type == "cpu" else _by_sdpa
+    fused = query.device.type != "cpu" or (q.dtype == torch.float32 and packing.widest > _PRODUCTS_WIDTH)
+    attend = _by_sdpa if fused else _by_products
     with torch.autocast(query.device.type, enabled=False):
         out = attend(q, k, v, settings)
     return out.view(1, query.shape[2], query.shape[1], -1), None

@@ -119,6 +119,11 @@ class Packing:
     padding: torch.Tensor
     groups: tuple[Group, ...]
 
+    @property
+    def widest(self) -> int:
+        """Width of the widest group."""
+        return max(group.width for group in self.groups)
+
 
 def pack(mask: torch.Tensor, heads: int) -> Packing:
     """Plans the packed forward of a batch.
