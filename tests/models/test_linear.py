@@ -265,6 +265,12 @@ class TestFreezeLinears:
         assert model["one"] is model["deep"][1] and model["one"] is not model["other"]
         assert model["one"].weight is shared.weight and model["one"].bias is shared.bias
 
+    def test_a_layer_with_two_names_in_one_parent(self):
+        shared = plain()
+        model = nn.ModuleDict({"one": shared, "other": shared})
+        freeze_linears(model)
+        assert isinstance(model["one"], FrozenLinear) and model["one"] is model["other"]
+
     def test_subclasses_and_the_mode_are_left_alone(self):
         own = nn.modules.linear.NonDynamicallyQuantizableLinear(IN, OUT)
         model = nn.Sequential(own, plain().eval(), plain().train())

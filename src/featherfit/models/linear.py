@@ -159,10 +159,10 @@ def freeze_linears(module: nn.Module) -> None:
     linears = {id(child): child for child in module.modules() if type(child) is nn.Linear}
     reorders = sum(linear.weight.numel() for linear in linears.values()) <= REORDER_LIMIT
     frozen = {key: FrozenLinear.of(linear, reorders=reorders) for key, linear in linears.items()}
-    for parent in list(module.modules()):
-        for name, child in parent.named_children():
-            if id(child) in frozen:
-                setattr(parent, name, frozen[id(child)])
+    for path, child in list(module.named_modules(remove_duplicate=False)):
+        if id(child) in frozen:
+            parent, _, name = path.rpartition(".")
+            setattr(module.get_submodule(parent), name, frozen[id(child)])
 
 
 def forget_backward(module: nn.Module) -> None:
