@@ -69,6 +69,15 @@ def test_all_mistakes_are_in_one_error():
     )
 
 
+def test_offload_without_checkpointing_is_a_contradiction():
+    both = {"model.hf_text.activation_offload": True, "model.hf_text.gradient_checkpointing": True}
+    assert resolve_config(None, both, has_gpu=True).notes == []
+    checkpointing = build_config({"model.hf_text.gradient_checkpointing": True})
+    resolve_config(None, {"model.hf_text.activation_offload": True}, has_gpu=True, base=checkpointing)
+    with pytest.raises(ConfigError, match="gradient_checkpointing is False. Set both to True, or neither"):
+        resolve_config(None, {"model.hf_text.activation_offload": True}, has_gpu=True)
+
+
 def test_a_contradiction_with_the_previous_fit_is_noticed():
     with pytest.raises(ConfigError, match=r"env.accelerator='gpu' contradicts env.num_gpus=0"):
         resolve_config(None, {"env.accelerator": "gpu"}, has_gpu=True, base=build_config({"env.num_gpus": 0}))
@@ -147,6 +156,10 @@ def test_the_note_on_a_low_rate_names_the_previous_fit():
             ],
         ),
         ({"optim.end_lr": 1.0, "optim.lr": 0.01}, []),
+        (
+            {"model.hf_text.gradient_checkpointing": True, "model.hf_text.activation_offload": True},
+            ["model.hf_text.activation_offload has no effect on a CPU: activations are in its memory anyway."],
+        ),
     ],
 )
 def test_a_setting_without_effect_is_pointed_out(overrides, notes):

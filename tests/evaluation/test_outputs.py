@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from featherfit.data.batch import collate
 from featherfit.data.dataset import Dataset
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.text import TokenizedRows
+from featherfit.errors import DataError
 from featherfit.evaluation.outputs import model_outputs, probabilities, score_outputs
 from featherfit.models.text import TextEncoder
 from featherfit.training.device import Device
@@ -102,6 +104,54 @@ class TestEqualRows:
         model_outputs(tiny_model("bert"), repeated, tokens=1, pad_id=0, device=CPU, progress=done.append)
         lengths = repeated.rows.lengths
         assert sorted(done) == [1, 1, 2, 3] and len(set(lengths[[0, 1, 3, 6]])) > 1
+
+
+class TestOutOfMemory:
+    @pytest.fixture
+    def room(self, monkeypatch) -> Callable[[int], list[int]]:
+        """Makes forwards of more tokens fail; gives the tokens of each forward."""
+
+        def limit(most: int) -> list[int]:
+            seen: list[int] = []
+            forward = TextEncoder.forward
+
+            def short_of_memory(encoder, batch):
+                tokens = int(batch.attention_mask.sum() if encoder.family.packs else batch.input_ids.numel())
+                seen.append(tokens)
+                out = forward(encoder, batch)
+                if tokens > most:
+                    raise torch.OutOfMemoryError("2 GiB")
+                return out
+
+            monkeypatch.setattr(TextEncoder, "forward", short_of_memory)
+            return seen
+
+        return limit
+
+    @pytest.mark.parametrize("embeddings", [False, True])
+    @pytest.mark.parametrize("most", [40, 12])
+    @pytest.mark.parametrize("model_type", ["bert", "mpnet"])
+    def test_smaller_forwards_give_the_same(self, model_type, most, embeddings, room):
+        model, data, done = tiny_model(model_type), dataset(31), []
+        expected = model_outputs(model, data, tokens=100, pad_id=0, device=CPU, embeddings=embeddings)
+        seen = room(most)
+        with pytest.warns(UserWarning, match="Prediction: memory did not suffice .* env.per_gpu_batch_size") as caught:
+            given = model_outputs(
+                model, data, tokens=100, pad_id=0, device=CPU, embeddings=embeddings, progress=done.append
+            )
+        np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-6)
+        assert sum(done) == 31
+        failed = [place for place, tokens in enumerate(seen) if tokens > most]
+        assert len(caught) == len(failed) <= 4 and len(seen) > failed[-1] + 3  # the limit stays where it is
+
+    def test_a_single_row_that_does_not_fit(self, room):
+        data = dataset(13)
+        data = Dataset(data.rows, None, None, pd.Index([f"r{row}" for row in range(13)]))
+        longest = int(data.rows.lengths.max())
+        room(longest - 1)
+        named = f"row with index 'r\\d+' alone, of {longest} tokens.*model.hf_text.max_text_len"
+        with pytest.warns(UserWarning, match="did not suffice"), pytest.raises(DataError, match=named):
+            model_outputs(tiny_model("bert"), data, tokens=1000, pad_id=0, device=CPU)
 
 
 def test_probabilities_are_softmax():

@@ -125,10 +125,7 @@ def test_layer_ids_with_ten_layers_and_more():
     assert [ids[f"backbone.encoder.layer.{i}.output.dense.bias"] for i in range(12)] == list(range(12, 0, -1))
 
 
-CHECKPOINTING = sorted(TINY.keys() - {"albert", "mpnet"})
-
-
-@pytest.mark.parametrize("model_type", CHECKPOINTING)
+@pytest.mark.parametrize("model_type", TINY)
 def test_gradient_checkpointing_recomputes_and_changes_no_gradient(model_type):
     """With frozen embeddings, dropout on, and only inner projections training, as adapters do."""
 
@@ -151,7 +148,7 @@ def test_gradient_checkpointing_recomputes_and_changes_no_gradient(model_type):
     plain, once = gradients(False)
     checkpointed, twice = gradients(True)
     assert twice == 2 * once > 0  # DeBERTa projects its positions with the same layer
-    assert len(plain) == len(checkpointed) == 2
+    assert len(plain) == len(checkpointed) == (1 if model_type == "albert" else 2)
     for name, gradient in plain.items():
         assert gradient.abs().max() > 0
         torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-5, atol=1e-6)
@@ -163,12 +160,6 @@ def test_checkpointed_model_still_predicts():
     encoder.enable_gradient_checkpointing()
     with torch.inference_mode():
         torch.testing.assert_close(encoder(BATCH), expected)
-
-
-@pytest.mark.parametrize("model_type", ["albert", "mpnet"])
-def test_gradient_checkpointing_where_it_is_not_possible(model_type):
-    with pytest.raises(ConfigError, match="model.hf_text.gradient_checkpointing is not possible with "):
-        tiny_model(model_type).encoder.enable_gradient_checkpointing()
 
 
 @pytest.mark.parametrize("model_type", TINY)

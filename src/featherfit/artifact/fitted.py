@@ -58,7 +58,6 @@ def new_model(config: Config, checkpoint: Checkpoint, outputs: int, seed: int, d
     Raises:
         CheckpointError: The weights cannot be read.
         TargetError: The adapters' targets do not fit the encoder.
-        ConfigError: Gradient checkpointing with an encoder that cannot do it.
     """
     pooling = config.model.hf_text.pooling_mode
     # A parameter of the encoder's own that is to train has to be read as it is; all else is frozen and may be low.
@@ -79,7 +78,6 @@ def prepare(model: MultiModalModel, config: Config, seed: int, device: Device) -
 
     Raises:
         TargetError: The adapters' targets do not fit the encoder.
-        ConfigError: Gradient checkpointing with an encoder that cannot do it.
     """
     settings = config.model.hf_text
     if settings.dropout == "off" or (settings.dropout == "auto" and config.optim.peft is not None):
@@ -90,5 +88,5 @@ def prepare(model: MultiModalModel, config: Config, seed: int, device: Device) -
     if config.optim.peft is not None:
         lower_precision(model.encoder.backbone, device.frozen_dtype)
     if settings.gradient_checkpointing:
-        model.encoder.enable_gradient_checkpointing()
+        model.encoder.enable_gradient_checkpointing(offload=settings.activation_offload)
     return model.to(device.place).eval()

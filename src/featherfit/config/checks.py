@@ -62,10 +62,16 @@ def shown(value: Any) -> str:
 
 def contradictions(flat: Mapping[str, Any]) -> list[str]:
     """What is wrong with settings that are each right on their own; one line each."""
+    problems = []
     accelerator, gpus = flat.get("env.accelerator"), flat.get("env.num_gpus")
     if (accelerator, gpus) in (("gpu", 0), ("cpu", 1)):
-        return [f"env.accelerator={accelerator!r} contradicts env.num_gpus={gpus}. Drop one of them."]
-    return []
+        problems.append(f"env.accelerator={accelerator!r} contradicts env.num_gpus={gpus}. Drop one of them.")
+    if flat.get("model.hf_text.activation_offload") and not flat.get("model.hf_text.gradient_checkpointing"):
+        problems.append(
+            "model.hf_text.activation_offload=True moves what gradient checkpointing keeps, and "
+            "model.hf_text.gradient_checkpointing is False. Set both to True, or neither."
+        )
+    return problems
 
 
 def plain(value: Any) -> Any:

@@ -47,8 +47,9 @@ def resolve_config(
     problems = list(user.problems)
     preset: dict[str, Any] = {}
     notes: list[str] = []
+    on_gpu = has_gpu and _gpu_wanted({**start, **user.values})
     try:
-        preset, notes = preset_overrides(presets, has_gpu=has_gpu and _gpu_wanted({**start, **user.values}))
+        preset, notes = preset_overrides(presets, has_gpu=on_gpu)
     except ConfigError as error:
         problems = error.problems + problems
     flat = {**start, **preset, **user.values}
@@ -62,7 +63,7 @@ def resolve_config(
         origin = f"presets={presets!r}"
     else:
         origin = "the defaults" if base is None else "the previous fit"
-    notes += _idle_notes(flat, given) + _low_rate_notes(config, given, origin)
+    notes += _idle_notes(flat, given, on_gpu=on_gpu) + _low_rate_notes(config, given, origin)
     return Resolved(config, notes, given)
 
 
@@ -70,11 +71,13 @@ def _gpu_wanted(flat: Mapping[str, Any]) -> bool:
     return bool(flat["env.accelerator"] != "cpu" and flat["env.num_gpus"] != 0)
 
 
-def _idle_notes(flat: Mapping[str, Any], given: frozenset[str]) -> list[str]:
-    """A sentence for each setting that was given and has no effect with the others."""
+def _idle_notes(flat: Mapping[str, Any], given: frozenset[str], *, on_gpu: bool) -> list[str]:
+    """A sentence for each setting that was given and has no effect with the others, or on this device."""
     notes = []
     if "model.names" in given and "fusion_mlp" in flat["model.names"]:
         notes.append("model.names: fusion_mlp builds nothing, because there is only one encoder.")
+    if "model.hf_text.activation_offload" in given and flat["model.hf_text.activation_offload"] and not on_gpu:
+        notes.append("model.hf_text.activation_offload has no effect on a CPU: activations are in its memory anyway.")
     whole = flat["optim.peft"] is None
     needs = {
         "optim.lr_decay": ("optim.lr_choice", flat["optim.lr_choice"] == "layerwise_decay"),

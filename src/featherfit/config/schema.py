@@ -88,6 +88,10 @@ class HfTextConfig:
         2, "Number of segment ids text columns alternate between, where the model has segments.", low=1
     )
     gradient_checkpointing: bool = option(False, "Recompute activations in the backward pass: less memory, more time.")
+    activation_offload: bool = option(
+        False,
+        "Keep what gradient checkpointing keeps, the input of every layer, in the host's memory instead of the GPU's.",
+    )
     dropout: str = option(
         "auto",
         "The checkpoint's own dropout while training: auto is off when adapters train and on when the encoder does.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,10 +11,13 @@ import torch
 from featherfit.data.batch import inference_plan, load_batches
 from featherfit.data.dataset import Dataset
 from featherfit.data.processors.label import LabelProcessor
+from featherfit.errors import DataError
 from featherfit.evaluation.metrics import score
 from featherfit.memory import released_now_and_then
 from featherfit.models.build import MultiModalModel
 from featherfit.training.device import Device
+from featherfit.training.oom import TokenLimit, fits, until_it_fits
+from featherfit.types import Batch
 
 
 def model_outputs(
@@ -30,7 +34,8 @@ def model_outputs(
     """Runs the model without gradients.
 
     Rows are batched by length and content, so a row's result does not depend on where it stands in the table, and rows
-    with the same tokens are computed once.
+    with the same tokens are computed once. A forward that memory does not suffice for is done again in smaller ones, and
+    those after it are as small.
 
     Args:
         model: On `device`; left in evaluation mode.
@@ -44,19 +49,37 @@ def model_outputs(
 
     Returns:
         Logits (rows, C) or embeddings (rows, D), float32.
+
+    Raises:
+        DataError: Memory does not suffice for a single row.
     """
     model.eval()
     width = model.encoder.out_dim if embeddings else model.head.linear.out_features
     result = np.empty((len(dataset), width), dtype=np.float32)
     run = model.embed if embeddings else model
-    plan = inference_plan(dataset.rows, tokens, padded=not model.encoder.family.packs)
+    padded = not model.encoder.family.packs
+    plan = inference_plan(dataset.rows, tokens, padded=padded)
     copies = np.bincount(plan.same_as, minlength=len(dataset))
+    remedy = "A smaller env.inference_batch_size_ratio or env.per_gpu_batch_size does so from the first row."
+    limit = TokenLimit(tokens, dataset, pad_id, padded=padded, remedy=remedy)
+
+    def compute(batch: Batch) -> None:
+        for part in limit.within([batch]):
+            with fits(part), device.inference():
+                result[part.rows.numpy()] = run(part.to(device.place)).float().cpu().numpy()
+
+    def make_room(batch: Batch) -> None:
+        if len(batch) == 1:
+            raise DataError(
+                f"Memory does not suffice for the row with index {dataset.index[int(batch.rows[0])]!r} alone, of "
+                f"{batch.input_ids.shape[1]} tokens. Shorten its text, or fit with a smaller model.hf_text.max_text_len."
+            )
+        limit.lower(batch, "Prediction")
+
     for batch in released_now_and_then(load_batches(dataset.rows, plan.batches, pad_id, workers=workers)):
-        rows = batch.rows.numpy()
-        with device.inference():
-            result[rows] = run(batch.to(device.place)).float().cpu().numpy()
+        until_it_fits(partial(compute, batch), make_room)
         if progress is not None:
-            progress(int(copies[rows].sum()))
+            progress(int(copies[batch.rows.numpy()].sum()))
     return result[plan.same_as]
 
 

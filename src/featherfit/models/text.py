@@ -14,6 +14,7 @@ from featherfit.models.attention import IMPLEMENTATION, register_attention
 from featherfit.models.generic import generic_family
 from featherfit.models.packing import Packing, pack
 from featherfit.models.pooling import POOLINGS
+from featherfit.models.recompute import DROPOUT_RATES, has_dropout, recompute
 from featherfit.types import PoolingMode
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ class TextEncoder(nn.Module):
                 f"model.hf_text.pooling_mode is {pooling!r}. Allowed: {', '.join(get_args(PoolingMode))}."
             )
         self.backbone = backbone
-        self.family: Family = family_of(backbone.config.model_type) or generic_family(backbone)
+        listed = family_of(backbone.config.model_type)
+        self._listed: bool = listed is not None
+        self.family: Family = listed or generic_family(backbone)
         self.pooling: str = pooling or self.family.pooling
         self.out_dim: int = backbone.config.hidden_size
         accepted = inspect.signature(backbone.forward).parameters
@@ -116,21 +119,18 @@ class TextEncoder(nn.Module):
         for module in self.backbone.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
-            for name in ("dropout", "attention_dropout", "dropout_prob", "dropout_rate"):
+            for name in DROPOUT_RATES:
                 if isinstance(getattr(module, name, None), float):
                     setattr(module, name, 0.0)
 
-    def enable_gradient_checkpointing(self) -> None:
-        """Recomputes activations in the backward pass. Non-reentrant, so frozen embeddings do no harm.
+    def enable_gradient_checkpointing(self, *, offload: bool = False) -> None:
+        """Recomputes the activations of every layer in the backward pass; the same gradients, whatever the architecture.
 
-        Raises:
-            ConfigError: The architecture cannot do it.
+        Call it when dropouts and adapters are as they are to be.
+
+        Args:
+            offload: Keep the inputs of the layers in the host's memory, where the model is on another device.
         """
-        model = self.backbone
-        if not getattr(model, "supports_gradient_checkpointing", False):
-            raise ConfigError(
-                f"model.hf_text.gradient_checkpointing is not possible with {type(model).__name__}. Set it to False."
-            )
-        # `gradient_checkpointing_enable` is the older name of the same method.
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+        for layer in self.layers().values():
+            # Where a layer that is not listed keeps its rates of dropout is anyone's guess.
+            recompute(layer, offload=offload, draws=not self._listed or has_dropout(layer))

@@ -22,6 +22,7 @@ from featherfit.models.build import MultiModalModel
 from featherfit.training.average import WeightAverage
 from featherfit.training.device import Device
 from featherfit.training.losses import row_losses
+from featherfit.training.oom import TokenLimit, fits, rewinding, until_it_fits
 from featherfit.training.optim import build_optimizer, schedule, warmup_steps
 from featherfit.types import Batch, ProblemType, StepReport
 
@@ -80,7 +81,7 @@ def train(
     """Trains in place, one optimiser step per report.
 
     While a report with a score is out, the model holds the weights that were scored: the running average, where
-    `optim.ema_decay` asks for one.
+    `optim.ema_decay` asks for one. A step that memory does not suffice for is done again in smaller forwards.
 
     Args:
         model: On `device` already, adapters in place.
@@ -95,7 +96,7 @@ def train(
         seed: Decides the order of rows.
 
     Raises:
-        TrainingError: The loss is not a finite number any more.
+        TrainingError: The loss is not a finite number any more, or memory does not suffice for a single row.
     """
     optim = config.optim
     accelerator = device.accelerator()
@@ -110,14 +111,24 @@ def train(
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     average = WeightAverage(parameters, optim.ema_decay)
     rows_seen, started = 0, time.monotonic()
-    tokens = device.tokens_per_forward(config.rows_per_forward(training=True), longest, training=True)
-    steps = _steps(dataset, config, plan, pad_id, seed, tokens, padded=not model.encoder.family.packs)
+    limit = TokenLimit(
+        device.tokens_per_forward(config.rows_per_forward(training=True), longest, training=True),
+        dataset,
+        pad_id,
+        padded=not model.encoder.family.packs,
+        remedy=f"A smaller env.per_gpu_batch_size (it is {config.env.per_gpu_batch_size}) does so from the first step.",
+    )
+    steps = _steps(dataset, config, plan, pad_id, seed, limit)
+
+    def accumulate(batches: list[Batch]) -> float:
+        return _accumulate(model, limit.within(batches), accelerator, problem_type, optim.label_smoothing)
+
     for step, (epoch, micro_batches) in enumerate(released_now_and_then(steps), start=1):
         model.train()
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = rate * shape(step - 1)
         with device.training_attention(model.encoder.backbone):
-            loss = _accumulate(model, micro_batches, accelerator, problem_type, optim.label_smoothing)
+            loss = _whatever_fits(accumulate, micro_batches, limit, optimizer, device, step, config)
         rows_seen += sum(len(micro) for micro in micro_batches)
         if not math.isfinite(loss):
             raise TrainingError(
@@ -148,14 +159,14 @@ def train(
 
 
 def _steps(
-    dataset: Dataset, config: Config, plan: Plan, pad_id: int, seed: int, tokens: int, *, padded: bool
+    dataset: Dataset, config: Config, plan: Plan, pad_id: int, seed: int, limit: TokenLimit
 ) -> Iterator[tuple[int, list[Batch]]]:
-    """(epoch from 1, micro-batches) of every step of the plan."""
+    """(epoch from 1, micro-batches) of every step of the plan; cut by the limit as it is when the epoch begins."""
     left = plan.total_steps
     epoch = 0
     while left > 0:
         steps = training_batches(
-            dataset.rows.lengths, config.env.batch_size, tokens, padded=padded, seed=seed, epoch=epoch
+            dataset.rows.lengths, config.env.batch_size, limit.tokens, padded=limit.padded, seed=seed, epoch=epoch
         )[:left]
         epoch += 1
         left -= len(steps)
@@ -178,17 +189,48 @@ def _accumulate(
     total_weight = sum(float(len(batch) if batch.weights is None else batch.weights.sum()) for batch in batches)
     total = 0.0
     for batch in batches:
-        on_device = batch.to(accelerator.device)
-        with accelerator.autocast():
-            logits = model(on_device)
-        assert on_device.labels is not None
-        losses = row_losses(logits, on_device.labels, problem_type, smoothing)
-        if on_device.weights is not None:
-            losses = losses * on_device.weights
-        loss = losses.sum() / total_weight
-        accelerator.backward(loss)
-        total += float(loss.detach())
+        with fits(batch):
+            on_device = batch.to(accelerator.device)
+            with accelerator.autocast():
+                logits = model(on_device)
+            assert on_device.labels is not None
+            losses = row_losses(logits, on_device.labels, problem_type, smoothing)
+            if on_device.weights is not None:
+                losses = losses * on_device.weights
+            loss = losses.sum() / total_weight
+            accelerator.backward(loss)
+            total += float(loss.detach())
     return total
+
+
+def _whatever_fits(
+    accumulate: Callable[[list[Batch]], float],
+    batches: list[Batch],
+    limit: TokenLimit,
+    optimizer: torch.optim.Optimizer,
+    device: Device,
+    step: int,
+    config: Config,
+) -> float:
+    """What `accumulate` returns for the step's rows, once the limit is low enough for memory to suffice.
+
+    A second attempt starts where the first one did: no gradients, the same random numbers to come.
+    """
+    rewind = rewinding(device.place)
+
+    def make_room(batch: Batch) -> None:
+        if len(batch) == 1:
+            raise TrainingError(
+                f"Step {step}: memory does not suffice for a single row, of {batch.input_ids.shape[1]} tokens. Less is "
+                "needed with model.hf_text.gradient_checkpointing=True, with fewer tokens in model.hf_text.max_text_len "
+                f"(it is {config.model.hf_text.max_text_len}), or with frozen weights in bfloat16, env.precision='bf16' "
+                f"(it is {config.env.precision!r}) and an optim.peft."
+            )
+        limit.lower(batch, f"Step {step}")
+        optimizer.zero_grad()
+        rewind()
+
+    return until_it_fits(lambda: accumulate(batches), make_room)
 
 
 def _clip(accelerator: Accelerator, parameters: list[torch.nn.Parameter], optim: OptimConfig) -> None:
