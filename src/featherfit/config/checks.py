@@ -62,10 +62,17 @@ def shown(value: Any) -> str:
 
 def contradictions(flat: Mapping[str, Any]) -> list[str]:
     """What is wrong with settings that are each right on their own; one line each."""
+    problems = []
     accelerator, gpus = flat.get("env.accelerator"), flat.get("env.num_gpus")
     if (accelerator, gpus) in (("gpu", 0), ("cpu", 1)):
-        return [f"env.accelerator={accelerator!r} contradicts env.num_gpus={gpus}. Drop one of them."]
-    return []
+        problems.append(f"env.accelerator={accelerator!r} contradicts env.num_gpus={gpus}. Drop one of them.")
+    kept = flat.get("model.hf_text.base_precision", "auto")
+    if kept not in ("auto", "float32") and flat.get("optim.peft", "") is None:
+        problems.append(
+            f"model.hf_text.base_precision={kept!r} is for frozen weights, and with optim.peft=null all of them train. Give "
+            "optim.peft a parameter-efficient method, such as 'ia3_bias', or leave base_precision out."
+        )
+    return problems
 
 
 def plain(value: Any) -> Any:

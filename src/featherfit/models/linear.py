@@ -41,13 +41,26 @@ class FrozenLinear(nn.Linear):
         own.reorders, own._copies = reorders, {}
         return own.train(linear.training)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the products."""
+        return self.weight.dtype
+
+    def dense(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weight as numbers of a type, (out, in)."""
+        return self.weight.to(dtype)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., in) to (..., out), in the weight's type."""
+        """(..., in) to (..., out), in the type of the products."""
+        return self.times(x, self.bias)
+
+    def times(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """x W^T + b with a bias, or none, that is not the layer's own; gradients for both."""
         if self.weight.requires_grad:
-            return F.linear(x, self.weight, self.bias)
-        if torch.is_grad_enabled() and (x.requires_grad or (self.bias is not None and self.bias.requires_grad)):
-            return _Product.apply(x, self.bias, self)
-        return self.product(x, self.bias)
+            return F.linear(x, self.weight, bias)
+        if torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
+            return _Product.apply(x, bias, self)
+        return self.product(x, bias)
 
     def product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """x W^T + b, (..., in) to (..., out), outside autograd."""
@@ -105,15 +118,25 @@ class _Product(torch.autograd.Function):
         return for_x, for_bias, None
 
 
+def dense_weight(linear: nn.Linear) -> torch.Tensor:
+    """The weight of a linear layer in float32, (out, in), however the layer keeps it."""
+    return linear.dense(torch.float32) if isinstance(linear, FrozenLinear) else linear.weight.float()
+
+
+def dtype_of(linear: nn.Linear) -> torch.dtype:
+    """Type of a linear layer's products."""
+    return linear.dtype if isinstance(linear, FrozenLinear) else linear.weight.dtype
+
+
 def column_sums(x: torch.Tensor) -> torch.Tensor:
     """Sums over all but the last dimension, (..., n) to (n,), accumulated in float32."""
     return x.reshape(-1, x.shape[-1]).sum(dim=0)
 
 
 def lower_precision(module: nn.Module, dtype: torch.dtype) -> None:
-    """Turns the frozen weights of linear layers to `dtype`, in place; everything else stays as it is."""
+    """Turns the frozen weights of linear layers to `dtype`, in place; codes and everything else stay as they are."""
     for child in module.modules():
-        if isinstance(child, nn.Linear) and not child.weight.requires_grad:
+        if isinstance(child, nn.Linear) and not child.weight.requires_grad and child.weight.is_floating_point():
             child.weight.data = child.weight.data.to(dtype)
 
 
