@@ -133,7 +133,7 @@ def _start(
         config.data.pos_label,
         config.data.label.numerical_preprocessing,
     )
-    device = pick_device(config.env)
+    device = pick_device(config.env, config.model.hf_text.base_precision)
     checkpoint = resolve_checkpoint(config.model.hf_text.checkpoint_name)
     reporter.info(
         f"Checkpoint {checkpoint.name} from {checkpoint.source} on {device.place.type}"
@@ -165,7 +165,7 @@ def _go_on(
     if request.presets is not None:
         warnings.warn(f"presets={request.presets!r}: settings of a fitted predictor are kept.", stacklevel=4)
     train_frame, tuning = _split(request, previous.schema, frame, tuning)
-    device = pick_device(config.env)
+    device = pick_device(config.env, config.model.hf_text.base_precision)
     model = previous.model.to(device.place)
     return replace(previous, config=config, device=device, model=model), train_frame, tuning
 

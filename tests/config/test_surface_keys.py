@@ -8,7 +8,7 @@ from featherfit.config.schema import DEFAULT_LR, PEFT_METHODS, Config
 KEYS = {
     "model": "names",
     "model.hf_text": """checkpoint_name pooling_mode max_text_len insert_sep text_segment_num gradient_checkpointing
-        activation_offload dropout low_cpu_mem_usage text_trivial_aug_maxscale""",
+        activation_offload base_precision dropout low_cpu_mem_usage text_trivial_aug_maxscale""",
     "data.label": "numerical_preprocessing",
     "data": "pos_label",
     "optim": """peft extra_trainable_params optim_type lr lr_choice lr_decay lr_mult lr_schedule end_lr warmup_steps

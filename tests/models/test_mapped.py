@@ -103,7 +103,7 @@ def test_a_frozen_matrix_stays_in_its_file_and_out_of_memory(mapped):
         layers.append(model[0])
     in_file, converted = layers
     assert (in_file.weight.dtype, converted.weight.dtype) == (torch.float32, torch.bfloat16)
-    assert in_file.product_dtype == converted.product_dtype == torch.bfloat16
+    assert in_file.dtype == converted.dtype == torch.bfloat16
     x = torch.randn(3, WIDTH)
     gradients = []
     for layer in layers:

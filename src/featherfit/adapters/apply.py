@@ -19,6 +19,7 @@ from featherfit.adapters.norms import norm_parameters
 from featherfit.adapters.targets import compiled, find_targets
 from featherfit.config.schema import LoraConfig
 from featherfit.errors import TargetError, did_you_mean
+from featherfit.models.quantized import extra_numbers
 
 if TYPE_CHECKING:
     from featherfit.config.schema import OptimConfig
@@ -64,8 +65,8 @@ def apply_adapters(model: MultiModalModel, optim: OptimConfig, *, seed: int) -> 
     """
     encoder = model.encoder
     extra = _extra_parameters(encoder, optim.extra_trainable_params)
-    model.requires_grad_(True)
     if optim.peft is None:
+        model.requires_grad_(True)
         _to_float32(model)
         return AdapterReport(0, [], _count(model))
     method = METHODS[optim.peft]
@@ -74,6 +75,7 @@ def apply_adapters(model: MultiModalModel, optim: OptimConfig, *, seed: int) -> 
     targets = [] if method.adapter is None else find_targets(encoder, optim.lora)
 
     encoder.requires_grad_(False)
+    model.head.requires_grad_(True)
     if method.adapter is not None:
         _inject(encoder, targets, method.adapter, optim.lora, seed)
     for parameter in (*chosen, *_final_norm(encoder), *extra):
@@ -165,8 +167,20 @@ def _extra_parameters(encoder: TextEncoder, patterns: list[str]) -> list[nn.Para
                 f"{did_you_mean(expression.pattern, named)} Names look like {next(iter(named))!r}; start an expression "
                 "with '.*' to match anywhere."
             )
+        _refuse_codes(expression.pattern, matches, {id(parameter): name for name, parameter in named.items()})
         found += matches
     return found
+
+
+def _refuse_codes(pattern: str, parameters: list[nn.Parameter], names: dict[int, str]) -> None:
+    """Codes of a low `base_precision` are no numbers to be trained."""
+    codes = [names[id(parameter)] for parameter in parameters if not parameter.is_floating_point()]
+    if codes:
+        raise TargetError(
+            f"optim.extra_trainable_params: {pattern!r} names {len(codes)} matrices, such as {codes[0]!r}, which "
+            "model.hf_text.base_precision keeps in a form that cannot train. Name other parameters, or set "
+            "model.hf_text.base_precision to 'auto'."
+        )
 
 
 def _unused_settings(optim: OptimConfig, method: Method) -> list[str]:
@@ -180,7 +194,7 @@ def _unused_settings(optim: OptimConfig, method: Method) -> list[str]:
 
 def _refuse_most(encoder: TextEncoder, peft: str) -> None:
     training = {name: p.numel() for name, p in encoder.backbone.named_parameters() if p.requires_grad}
-    total = sum(parameter.numel() for parameter in encoder.parameters())
+    total = sum(parameter.numel() for parameter in encoder.parameters()) + extra_numbers(encoder)[0]
     trainable = sum(training.values())
     if trainable <= MOST_TRAINABLE * total:
         return

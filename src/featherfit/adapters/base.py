@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
-from featherfit.models.linear import FrozenLinear
+from featherfit.models.linear import dtype_of
 from featherfit.registry import Registry
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Adapter(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The frozen weight (out, in); some layers of `transformers` look at its type."""
+        """The frozen weight as its layer keeps it; some layers of `transformers` look at its type."""
         return self.base.weight
 
     @property
@@ -49,7 +49,7 @@ class Adapter(nn.Module):
         return self.base.bias
 
     def merged(self) -> nn.Linear:
-        """A plain layer with the same outputs, in the base layer's type."""
+        """A plain layer with the same outputs, in the type the base layer computes in."""
         raise NotImplementedError
 
 
@@ -78,11 +78,10 @@ def in_type_of(x: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
 
 
 def plain_linear(weight: torch.Tensor, bias: torch.Tensor | None, like: nn.Linear) -> nn.Linear:
-    """A frozen `nn.Linear` of the given numbers, in the type and mode `like` computes in."""
-    dtype = like.product_dtype if isinstance(like, FrozenLinear) else like.weight.dtype
+    """A frozen `nn.Linear` of the given numbers, in the type that `like` computes in, and its mode."""
     out_features, in_features = weight.shape
     linear = nn.Linear(in_features, out_features, bias=bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
+    linear.weight = nn.Parameter(weight.detach().to(dtype_of(like)), requires_grad=False)
     if bias is not None:
-        linear.bias = nn.Parameter(bias.detach().to(dtype), requires_grad=False)
+        linear.bias = nn.Parameter(bias.detach().to(dtype_of(like)), requires_grad=False)
     return linear.train(like.training)

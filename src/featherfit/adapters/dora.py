@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from featherfit.adapters.base import ADAPTERS, Adapter, Target, plain_linear
 from featherfit.adapters.lora import low_rank_parameters, low_rank_product
-from featherfit.models.linear import FrozenLinear
+from featherfit.models.linear import FrozenLinear, dense_weight
 
 if TYPE_CHECKING:
     from featherfit.config.schema import LoraConfig
@@ -35,7 +35,8 @@ class DoRA(Adapter):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
-        y = self.base.without_bias(x) if isinstance(self.base, FrozenLinear) else F.linear(x, self.base.weight)
+        base = self.base
+        y = base.times(x, None) if isinstance(base, FrozenLinear) else F.linear(x, base.weight)
         update = low_rank_product(self.dropout(x), self.lora_a, self.lora_b, self.scale)
         with torch.autocast(x.device.type, enabled=False):
             gain = self._gain()
@@ -48,7 +49,7 @@ class DoRA(Adapter):
 
     def _direction(self) -> torch.Tensor:
         """W + s B A, (out, in) float32."""
-        return self.base.weight.float() + self.scale * (self.lora_b @ self.lora_a)
+        return dense_weight(self.base) + self.scale * (self.lora_b @ self.lora_a)
 
     def _gain(self) -> torch.Tensor:
         """m / |W + s B A|, (out,); zero rows stay zero."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from featherfit.adapters.base import ADAPTERS, Adapter, Target, plain_linear
-from featherfit.models.linear import column_sums
+from featherfit.models.linear import column_sums, dense_weight
 
 if TYPE_CHECKING:
     from featherfit.config.schema import LoraConfig
@@ -37,7 +37,7 @@ class IA3(Adapter):
 
     def merged(self) -> nn.Linear:
         """The factors multiplied into rows and bias, or into columns."""
-        return scaled_linear(self.base.weight.float(), self.base, self.vector, self.scales_input)
+        return scaled_linear(dense_weight(self.base), self.base, self.vector, self.scales_input)
 
 
 def scaling_vector(base: nn.Linear, scales_input: bool) -> nn.Parameter:

@@ -10,6 +10,7 @@ from torch import nn
 from featherfit.adapters.base import ADAPTERS, Adapter, Target
 from featherfit.adapters.ia3 import scaled, scaled_linear, scaling_vector
 from featherfit.adapters.lora import low_rank_parameters, low_rank_product
+from featherfit.models.linear import dense_weight
 
 if TYPE_CHECKING:
     from featherfit.config.schema import LoraConfig
@@ -48,7 +49,7 @@ class IA3LoRA(Adapter):
 
     def merged(self) -> nn.Linear:
         """The factors multiplied into W + s B A."""
-        weight = self.base.weight.float() + self.scale * (self.lora_b @ self.lora_a)
+        weight = dense_weight(self.base) + self.scale * (self.lora_b @ self.lora_a)
         return scaled_linear(weight, self.base, self.vector, self.scales_input)
 
 

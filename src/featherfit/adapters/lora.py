@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from featherfit.adapters.base import ADAPTERS, Adapter, Target, in_type_of, plain_linear
-from featherfit.models.linear import FrozenLinear, column_sums
+from featherfit.models.linear import FrozenLinear, column_sums, dense_weight
 
 if TYPE_CHECKING:
     from featherfit.config.schema import LoraConfig
@@ -39,7 +39,7 @@ class LoRA(Adapter):
 
     def merged(self) -> nn.Linear:
         """W + s B A, and the bias as it is."""
-        weight = self.base.weight.float() + self.scale * (self.lora_b @ self.lora_a)
+        weight = dense_weight(self.base) + self.scale * (self.lora_b @ self.lora_a)
         return plain_linear(weight, self.base.bias, self.base)
 
 
@@ -56,9 +56,9 @@ class _Updated(torch.autograd.Function):
         linear: FrozenLinear,
         scale: float,
     ) -> torch.Tensor:
-        dtype = linear.product_dtype
+        dtype = linear.dtype
         flat, low_a, low_b = x.to(dtype).reshape(-1, x.shape[-1]), a.to(dtype), (scale * b).to(dtype)
-        with torch.autocast(x.device.type, enabled=False):  # all is in the weight's type, which may not be autocast's
+        with torch.autocast(x.device.type, enabled=False):  # all is in the layer's type, which may not be autocast's
             inner = flat @ low_a.t()
             out = linear.product(flat, bias).addmm_(inner, low_b.t())
         ctx.save_for_backward(flat if ctx.needs_input_grad[2] else None, inner, low_a, low_b)

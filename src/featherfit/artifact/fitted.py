@@ -58,6 +58,7 @@ def new_model(config: Config, checkpoint: Checkpoint, outputs: int, seed: int, d
     Raises:
         CheckpointError: The weights cannot be read.
         TargetError: The adapters' targets do not fit the encoder.
+        ConfigError: A base precision that the encoder cannot have.
     """
     pooling = config.model.hf_text.pooling_mode
     # A parameter of the encoder's own that is to train has to be read as it is; all else is frozen and may be low.
@@ -69,6 +70,7 @@ def new_model(config: Config, checkpoint: Checkpoint, outputs: int, seed: int, d
         seed=seed,
         dtype=device.frozen_dtype if low else torch.float32,
         mapped=low and device.place.type == "cpu",
+        form=None if config.optim.peft is None else device.base_form,
     )
     return prepare(model, config, seed, device)
 

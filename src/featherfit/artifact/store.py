@@ -130,7 +130,7 @@ def load_artifact(path: str | Path) -> Fitted:
     summary = files.read_json(folder / files.METRICS) if (folder / files.METRICS).is_file() else {}
     checkpoint = _checkpoint(folder, stored, recorded)
     config = _with_pooling(config, pooling)
-    device = pick_device(config.env)
+    device = pick_device(config.env, config.model.hf_text.base_precision)
     model = _model(config, checkpoint, outputs_of(label), device)
     load_trainable_state(model, _read_weights(folder))
     text = TextProcessor.from_checkpoint(checkpoint, schema.text_columns, config.model.hf_text)

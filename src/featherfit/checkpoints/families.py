@@ -23,6 +23,7 @@ class Family:
             of query, key and value.
         up: First feed-forward projections (all of them where the unit is gated).
         down: Second feed-forward projection; its input is what the IA3 paper scales.
+        beyond_float16: Linear layers, relative to a layer, whose outputs can exceed float16's range.
         activation: The module between up and down, where up is a single layer that nothing but the module follows.
         automm: The linears AutoMM's default filter selects, or their equivalents where AutoMM's filter finds nothing.
         pooling: Default pooling.
@@ -53,6 +54,7 @@ class Family:
     packs: bool = False
     first_position: int | None = 0
     activation: str | None = None
+    beyond_float16: tuple[str, ...] = ()
 
     def target_set(self, name: str) -> tuple[str, ...] | None:
         """Module names, relative to a layer, of the named set; None for `all-linear`, which takes every linear.
@@ -177,6 +179,7 @@ def _t5(model_type: str, encoder_class: str) -> Family:
         final_norm="encoder.final_layer_norm",
         bias_tables=(f"{attention}.relative_attention_bias",),
         encoder_class=encoder_class,
+        beyond_float16=("layer.1.DenseReluDense.wo",),
     )
 
 

@@ -71,6 +71,12 @@ def contradictions(flat: Mapping[str, Any]) -> list[str]:
             "model.hf_text.activation_offload=True moves what gradient checkpointing keeps, and "
             "model.hf_text.gradient_checkpointing is False. Set both to True, or neither."
         )
+    kept = flat.get("model.hf_text.base_precision", "auto")
+    if kept not in ("auto", "float32") and flat.get("optim.peft", "") is None:
+        problems.append(
+            f"model.hf_text.base_precision={kept!r} is for frozen weights, and with optim.peft=null all of them train. Give "
+            "optim.peft a parameter-efficient method, such as 'ia3_bias', or leave base_precision out."
+        )
     return problems
 
 

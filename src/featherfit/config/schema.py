@@ -87,6 +87,11 @@ class HfTextConfig:
     text_segment_num: int = option(
         2, "Number of segment ids text columns alternate between, where the model has segments.", low=1
     )
+    base_precision: str = option(
+        "auto",
+        "How frozen matrices are kept: auto is the type of the products; int8 and int4 keep codes of 8.125 and 4.5 bits.",
+        choices=("auto", "float32", "bfloat16", "float16", "int8", "int4"),
+    )
     gradient_checkpointing: bool = option(False, "Recompute activations in the backward pass: less memory, more time.")
     activation_offload: bool = option(
         False,

@@ -30,6 +30,7 @@ from featherfit.errors import ConfigError, UnsupportedError
 from featherfit.inference.int8 import Int8Down, Int8Linear, Int8Up, Quantizer, Range, multiplies_int8
 from featherfit.inference.predict import outputs, table_rows
 from featherfit.inference.quality import Optimized, compare, refuse_worse
+from featherfit.models.linear import dense_weight
 
 ROWS = 256
 """Most rows that ranges and quality are measured on."""
@@ -316,7 +317,7 @@ def _float32_linear(backbone: nn.Module, path: str) -> nn.Linear:
     base = module.base if isinstance(module, Adapter) else module
     assert isinstance(base, nn.Linear)
     linear = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
-    linear.weight = nn.Parameter(base.weight.detach().float(), requires_grad=False)
+    linear.weight = nn.Parameter(dense_weight(base).detach(), requires_grad=False)
     if base.bias is not None:
         linear.bias = nn.Parameter(base.bias.detach().float(), requires_grad=False)
     return with_modules(module, {"base": linear}).merged() if isinstance(module, Adapter) else linear

@@ -17,10 +17,11 @@ from torch import nn
 
 from featherfit.checkpoints.families import family_of
 from featherfit.checkpoints.layout import weight_files
-from featherfit.errors import CheckpointError
+from featherfit.errors import CheckpointError, ConfigError
 from featherfit.models.generic import KNOWN_TYPES
 from featherfit.models.linear import keeps_copies
 from featherfit.models.mapped import release_pages
+from featherfit.models.quantized import BaseForm, QuantizedLinear, keep_linears
 from featherfit.models.tables import give_rows_in
 from featherfit.startup import collection_paused, scipy_when_called
 
@@ -42,6 +43,7 @@ def build_backbone(
     dtype: torch.dtype = torch.float32,
     attn: str | None = None,
     mapped: bool = False,
+    form: BaseForm | None = None,
 ) -> PreTrainedModel:
     """The pretrained encoder in evaluation mode, read from disk only.
 
@@ -56,20 +58,37 @@ def build_backbone(
             with linear layers that convert what they are given (`FrozenLinear`).
         attn: Attention implementation of `transformers`, or None for its choice.
         mapped: Leave large embedding tables in the file, frozen and in its type, and convert the rows that are asked for
-            (`MappedEmbedding`); and the matrices of linear layers, where `lower_precision` will not need them converted. The same numbers, a fraction of the memory. False converts them to `dtype`.
-            Files that are not safetensors cannot be mapped and are read.
+            (`MappedEmbedding`); and the matrices of linear layers, where `lower_precision` will not need them converted.
+            The same numbers, a fraction of the memory. False converts them to `dtype`. Files that are not safetensors
+            cannot be mapped and are read.
+        form: How the matrices of linear layers are kept, where that is not simply in `dtype`; they cannot train then.
 
     Raises:
         CheckpointError: The folder cannot be read, holds no text encoder, or lacks weights the encoder has.
+        ConfigError: A `form`, and no linear layer to keep so.
     """
-    if dtype == torch.float32 and not mapped:
+    if dtype == torch.float32 and not mapped and form is None:
         return _loaded(checkpoint, torch.float32, attn)
     stored = _stored_dtype(checkpoint.folder)
     model = _loaded(checkpoint, stored or torch.float32, attn)
     if any(buffer.is_floating_point() and buffer.dtype != torch.float32 for buffer in model.buffers()):
         model = _loaded(checkpoint, torch.float32, attn)  # constants were computed in the type of the file
+    if form is not None and keep_linears(model, form, _beyond_float16(model)) == 0:
+        raise ConfigError(
+            f"model.hf_text.base_precision={form.precision!r} is for linear layers, and {type(model).__name__} has none "
+            "of torch's own. Set it to 'auto'."
+        )
     _convert(model, dtype, mapped)
     return model
+
+
+def _beyond_float16(model: PreTrainedModel) -> set[str]:
+    """Paths of the layers whose outputs are too large for float16."""
+    family = family_of(model.config.model_type)
+    if family is None:
+        return set()
+    layers = [f"{family.layers}.{name}" for name, _ in model.get_submodule(family.layers).named_children()]
+    return {f"{layer}.{name}" for layer in layers for name in family.beyond_float16}
 
 
 def _loaded(checkpoint: Checkpoint, dtype: torch.dtype, attn: str | None) -> PreTrainedModel:
@@ -122,7 +141,8 @@ def _convert(model: nn.Module, dtype: torch.dtype, mapped: bool) -> None:
     stay = mapped and dtype == torch.bfloat16 and keeps_copies(model)
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if not isinstance(module, nn.Embedding):
+            codes = isinstance(module, QuantizedLinear) and name == "weight"
+            if not isinstance(module, nn.Embedding) and not codes:
                 matrix = isinstance(module, nn.Linear | Conv1D) and name == "weight"
                 if stay and type(module) is nn.Linear and matrix:
                     continue  # `lower_precision` makes copies of it when it is used

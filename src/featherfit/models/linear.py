@@ -30,11 +30,10 @@ class FrozenLinear(nn.Linear):
 
     Attributes:
         reorders: Whether oneDNN's copies of the weight may be kept.
-        dtype: Type of the product, where the weight stays in its file in another one; None for the weight's own.
     """
 
     reorders: bool
-    dtype: torch.dtype | None
+    _dtype: torch.dtype | None  # of the products, where the weight is not kept in that type
     _copies: dict[str, tuple[tuple[int, int], torch.Tensor]]
     _in_file: tuple[int, int] | None
 
@@ -43,32 +42,33 @@ class FrozenLinear(nn.Linear):
         """The frozen layer that shares the parameters of `linear`."""
         own = cls(linear.in_features, linear.out_features, bias=False, device="meta")
         own.weight, own.bias = linear.weight, linear.bias
-        own.reorders, own.dtype, own._copies, own._in_file = reorders, None, {}, None
+        own.reorders, own._dtype, own._copies, own._in_file = reorders, None, {}, None
         return own.train(linear.training)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the products."""
+        return self._dtype or self.weight.dtype
+
+    def dense(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weight as numbers of a type, (out, in)."""
+        return self.weight.to(dtype)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., in) to (..., out), in the type of the product."""
+        """(..., in) to (..., out), in the type of the products."""
+        return self.times(x, self.bias)
+
+    def times(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """x W^T + b with a bias, or none, that is not the layer's own; gradients for both."""
         if self.weight.requires_grad:
-            return F.linear(x, self.weight, self.bias)
-        return self._differentiable(x, self.bias)
-
-    def without_bias(self, x: torch.Tensor) -> torch.Tensor:
-        """The same, less the bias."""
-        return F.linear(x, self.weight) if self.weight.requires_grad else self._differentiable(x, None)
-
-    def _differentiable(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+            return F.linear(x, self.weight, bias)
         if torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
             return _Product.apply(x, bias, self)
         return self.product(x, bias)
 
-    @property
-    def product_dtype(self) -> torch.dtype:
-        """Type in which the product is computed and comes out."""
-        return self.dtype or self.weight.dtype
-
     def product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """x W^T + b, (..., in) to (..., out), outside autograd."""
-        dtype = self.product_dtype
+        dtype = self.dtype
         x = x.to(dtype)
         bias = None if bias is None else bias.to(dtype)
         if not self._reordered(x):
@@ -80,7 +80,7 @@ class FrozenLinear(nn.Linear):
 
     def input_gradient(self, gradient: torch.Tensor) -> torch.Tensor:
         """g W, (..., out) to (..., in), outside autograd."""
-        dtype = self.product_dtype
+        dtype = self.dtype
         gradient = gradient.to(dtype)
         if not self._reordered(gradient):
             return gradient @ self.weight.to(dtype)
@@ -97,10 +97,10 @@ class FrozenLinear(nn.Linear):
         state = self._state()
         held = self._copies.get(direction)
         if held is None or held[0] != state:
-            low = matrix.detach().to(self.product_dtype).contiguous()
+            low = matrix.detach().to(self.dtype).contiguous()
             reordered = torch.ops.mkldnn._reorder_linear_weight(low, _TYPICAL_TOKENS)
             held = self._copies[direction] = (state, reordered)
-            if self.dtype is not None and state == self._in_file:
+            if state == self._in_file:
                 give_up(self.weight)
         return held[1]
 
@@ -128,6 +128,16 @@ class _Product(torch.autograd.Function):
         return for_x, for_bias, None
 
 
+def dense_weight(linear: nn.Linear) -> torch.Tensor:
+    """The weight of a linear layer in float32, (out, in), however the layer keeps it."""
+    return linear.dense(torch.float32) if isinstance(linear, FrozenLinear) else linear.weight.float()
+
+
+def dtype_of(linear: nn.Linear) -> torch.dtype:
+    """Type of a linear layer's products."""
+    return linear.dtype if isinstance(linear, FrozenLinear) else linear.weight.dtype
+
+
 def column_sums(x: torch.Tensor) -> torch.Tensor:
     """Sums over all but the last dimension, (..., n) to (n,), accumulated in float32."""
     return x.reshape(-1, x.shape[-1]).sum(dim=0)
@@ -137,13 +147,17 @@ def lower_precision(module: nn.Module, dtype: torch.dtype) -> None:
     """Lets linear layers with frozen weights compute in `dtype`, in place; everything else stays as it is.
 
     Weights are converted, but for those that lie in a file and of which reordered copies are kept: they stay there, since
-    nothing reads them any more.
+    nothing reads them any more. Codes stay as they are.
     """
-    frozen = [child for child in module.modules() if isinstance(child, nn.Linear) and not child.weight.requires_grad]
+    frozen = [
+        child
+        for child in module.modules()
+        if isinstance(child, nn.Linear) and not child.weight.requires_grad and child.weight.is_floating_point()
+    ]
     in_file = files_hold([child.weight for child in frozen])
     for child, held in zip(frozen, in_file, strict=True):
         if held and isinstance(child, FrozenLinear) and child.reorders and dtype == torch.bfloat16 and cpu_reorders():
-            child.dtype, child._in_file = dtype, child._state()
+            child._dtype, child._in_file = dtype, child._state()
         else:
             child.weight.data = child.weight.data.to(dtype)
 

@@ -15,6 +15,7 @@ from torch import nn
 from featherfit.config.schema import EnvConfig
 from featherfit.errors import ConfigError
 from featherfit.memory import keep_few_kernels, keep_freed_memory
+from featherfit.models.quantized import FLOATS, BaseForm
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -36,15 +37,25 @@ class Device:
         place: The torch device.
         precision: `no` (float32), `bf16` or `fp16`: the type of matrix products under autocast. Losses and everything
             that trains stay float32.
+        base_precision: How frozen matrices are kept, `model.hf_text.base_precision`.
     """
 
     place: torch.device
     precision: str
+    base_precision: str = "auto"
 
     @property
     def frozen_dtype(self) -> torch.dtype:
         """Type in which weights that do not train are kept."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    @property
+    def base_form(self) -> BaseForm | None:
+        """How frozen matrices are kept and multiplied, where it is not simply in `frozen_dtype`."""
+        products = _DTYPES.get(self.precision, torch.float32)
+        if self.base_precision == "auto" or FLOATS.get(self.base_precision) == self.frozen_dtype == products:
+            return None
+        return BaseForm(self.base_precision, products)
 
     def tokens_per_forward(self, rows: float, longest: int, *, training: bool) -> int:
         """Most tokens one forward takes.
@@ -101,8 +112,12 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def pick_device(env: EnvConfig) -> Device:
+def pick_device(env: EnvConfig, base_precision: str = "auto") -> Device:
     """The device `env` asks for.
+
+    Args:
+        env: The machine's settings.
+        base_precision: `model.hf_text.base_precision`.
 
     Raises:
         ConfigError: A GPU is asked for and there is none, or float16 on a CPU.
@@ -114,9 +129,10 @@ def pick_device(env: EnvConfig) -> Device:
     on_gpu = gpu and env.accelerator != "cpu" and env.num_gpus != 0
     place = torch.device("cuda" if on_gpu else "cpu")
     if not on_gpu:
+        _refuse_float16(env.precision, base_precision)
         keep_freed_memory()
         keep_few_kernels()
-    return Device(place, _precision(env.precision, on_gpu))
+    return Device(place, _precision(env.precision, on_gpu), base_precision)
 
 
 def _precision(wanted: str, on_gpu: bool) -> str:
@@ -127,12 +143,24 @@ def _precision(wanted: str, on_gpu: bool) -> str:
         return "no"
     if wanted in ("bf16", "bf16-mixed"):
         return "bf16"
-    if not on_gpu:
-        raise ConfigError(
-            f"env.precision={wanted!r} is not possible on a CPU, where float16 takes a scalar path about 100 times "
-            "slower. Use 'auto', 'bf16' or '32'."
-        )
     return "fp16"
+
+
+def _refuse_float16(precision: str, base_precision: str) -> None:
+    given = {
+        f"env.precision={precision!r}": (precision in ("16", "16-mixed"), "'auto', 'bf16' or '32'"),
+        f"model.hf_text.base_precision={base_precision!r}": (
+            base_precision == "float16",
+            "'auto', 'bfloat16', 'int8' or 'int4'",
+        ),
+    }
+    problems = [
+        f"{setting} is not possible on a CPU, where float16 takes a scalar path about 100 times slower. Use {others}."
+        for setting, (is_float16, others) in given.items()
+        if is_float16
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 @cache
