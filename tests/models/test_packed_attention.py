@@ -132,6 +132,22 @@ def test_the_kernel_follows_type_and_width(longest, dtype, fused, monkeypatch):
         torch.testing.assert_close(one.double(), other.double(), rtol=TOLERANCE[dtype], atol=limit)
 
 
+@pytest.mark.parametrize("lengths", [LENGTHS, [1], [32] * 3, [3] * 11, [1, 300]], ids=str)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("size", [1.0, 3e3], ids=str)
+def test_powers_of_two_are_the_softmax_whatever_the_size_of_the_scores(lengths, causal, size, monkeypatch):
+    """Scores of some thousands leave bfloat16's range and are computed by a softmax."""
+    tried = []
+    own = attention._attended_in_powers
+    monkeypatch.setattr(attention, "_attended_in_powers", lambda *given: tried.append(own(*given)) or tried[-1])
+    q, k, v, _ = inputs(lengths, torch.bfloat16)
+    q = q * size
+    with torch.no_grad():
+        given, expected = (function(lengths, q, k, v, causal=causal) for function in (ours, by_row))
+    assert given.isfinite().all() and tried and all(tried) == (size == 1.0)
+    torch.testing.assert_close(given.double(), expected.double(), rtol=3e-2, atol=3e-2)
+
+
 def test_outside_autograd_it_is_the_same():
     q, k, v, _ = inputs(LENGTHS)
     with torch.no_grad():

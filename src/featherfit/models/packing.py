@@ -83,7 +83,8 @@ class Group:
         low = torch.finfo(dtype).min / 2  # not infinite: a padded query of a window may see no key at all
         if not padded:
             return torch.zeros(1, self.width, self.width, dtype=dtype, device=at.device).masked_fill_(~seen, low)
-        real = at < self.real.unsqueeze(1)  # (n, P) keys
+        # (n, P) keys. An empty row sees its first one: nobody reads it, but every sum of powers is above 0.
+        real = at < self.real.clamp(min=1).unsqueeze(1)
         keys = real.unsqueeze(1) if bool(seen.all()) else real.unsqueeze(1) & seen
         mask = torch.zeros(keys.shape, dtype=dtype, device=at.device).masked_fill_(~keys, low)
         return mask.repeat_interleave(heads, dim=0)

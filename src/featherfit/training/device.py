@@ -38,11 +38,13 @@ class Device:
         precision: `no` (float32), `bf16` or `fp16`: the type of matrix products under autocast. Losses and everything
             that trains stay float32.
         base_precision: How frozen matrices are kept, `model.hf_text.base_precision`.
+        most_tokens: Tokens of a forward without gradients on a CPU, at most.
     """
 
     place: torch.device
     precision: str
     base_precision: str = "auto"
+    most_tokens: int = CPU_TOKENS
 
     @property
     def frozen_dtype(self) -> torch.dtype:
@@ -65,7 +67,7 @@ class Device:
             longest: Tokens of a row of full length.
             training: Whether a backward pass follows.
         """
-        tokens, most = max(1, round(rows * longest)), CPU_TRAINING_TOKENS if training else CPU_TOKENS
+        tokens, most = max(1, round(rows * longest)), CPU_TRAINING_TOKENS if training else self.most_tokens
         return min(tokens, most) if self.place.type == "cpu" else tokens
 
     @contextlib.contextmanager
