@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from featherfit.config.dotted import Overrides, to_flat
 from featherfit.config.resolve import resolve_config
 from featherfit.errors import ConfigError
+from featherfit.startup import collection_paused
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,9 +58,10 @@ def run_fit(request: FitRequest, reporter: Reporter, previous: Fitted | None = N
     """
     started = time.monotonic()
     _check_arguments(request)
-    from featherfit.data.load import load_table
-    from featherfit.memory import release_freed_memory
-    from featherfit.training.device import has_gpu
+    with collection_paused():  # torch, on the first call
+        from featherfit.data.load import load_table
+        from featherfit.memory import release_freed_memory
+        from featherfit.training.device import has_gpu
 
     resolved = resolve_config(
         request.presets, request.hyperparameters, has_gpu=has_gpu(), base=None if previous is None else previous.config
@@ -69,11 +71,12 @@ def run_fit(request: FitRequest, reporter: Reporter, previous: Fitted | None = N
     frame = load_table(request.train_data, name="train_data")
     tuning = None if request.tuning_data is None else load_table(request.tuning_data, name="tuning_data")
     with _seeded(request.seed, on_gpu=has_gpu()):
-        if previous is None:
-            fitted, train_frame, tuning = _start(request, resolved.config, frame, tuning, reporter)
-        else:
-            fitted, train_frame, tuning = _go_on(request, resolved.config, frame, tuning, previous)
-        sets = _datasets(fitted, train_frame, tuning)
+        with collection_paused():
+            if previous is None:
+                fitted, train_frame, tuning = _start(request, resolved.config, frame, tuning, reporter)
+            else:
+                fitted, train_frame, tuning = _go_on(request, resolved.config, frame, tuning, previous)
+            sets = _datasets(fitted, train_frame, tuning)
         fitted.text.release_tokenizer()
         release_freed_memory()
         if previous is None and fitted.config.optim.head_init == "probe":
