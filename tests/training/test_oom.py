@@ -17,7 +17,7 @@ from tiny_models import tiny_model
 
 from featherfit.adapters.apply import apply_adapters
 from featherfit.config.dotted import build_config
-from featherfit.data.batch import collate, cut
+from featherfit.data.batch import collate, cut_evenly
 from featherfit.data.dataset import Dataset
 from featherfit.data.processors.text import TokenizedRows
 from featherfit.errors import TrainingError
@@ -166,7 +166,7 @@ def smaller_from(monkeypatch) -> Callable[[int, int], None]:
         def steps(*given: Any) -> Iterator[tuple[int, list[Batch]]]:
             for step, (epoch, batches) in enumerate(original(*given), start=1):
                 rows = torch.cat([batch.rows for batch in batches]).numpy()
-                parts = cut(rows, DATA.rows.lengths, tokens, padded=given[-1].padded)
+                parts = cut_evenly(rows, DATA.rows.lengths, tokens, padded=given[-1].padded)
                 anew = [collate(DATA.rows, part, 0, DATA.labels, DATA.weights) for part in parts]
                 yield epoch, anew if step >= first else batches
 

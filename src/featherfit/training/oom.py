@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from featherfit.data.batch import collate, cut
+from featherfit.data.batch import collate, cut_evenly
 from featherfit.data.dataset import Dataset
 from featherfit.memory import release_freed_memory
 from featherfit.types import Batch
@@ -84,7 +84,7 @@ class TokenLimit:
         rows, dataset = torch.cat([batch.rows for batch in batches]).numpy(), self._dataset
         return [
             collate(dataset.rows, part, self._pad_id, dataset.labels, dataset.weights)
-            for part in cut(rows, dataset.rows.lengths, self.tokens, padded=self.padded)
+            for part in cut_evenly(rows, dataset.rows.lengths, self.tokens, padded=self.padded)
         ]
 
     def lower(self, batch: Batch, where: str) -> None:
