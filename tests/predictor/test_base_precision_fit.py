@@ -84,7 +84,7 @@ def test_numbers_count_as_they_did(checkpoint, tmp_path, fitted):
 @pytest.mark.parametrize("model_type", ["t5", "deberta-v2", "modernbert", "llama", "albert"])
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_other_families(tmp_path, model_type, precision):
-    more = {"model.hf_text.gradient_checkpointing": model_type != "albert", "optim.peft": "ia3_lora_norm"}
+    more = {"model.hf_text.gradient_checkpointing": model_type == "t5", "optim.peft": "ia3_lora_norm"}
     fitted = fit(write_checkpoint(tmp_path / "checkpoint", model_type), tmp_path / "a", precision, **more)
     loaded = MultiModalPredictor.load(tmp_path / "a", verbosity=0)
     new = reviews(6, seed=5)
@@ -97,7 +97,7 @@ def test_int8_for_inference_on_top(checkpoint, tmp_path, precision):
     fitted = fit(checkpoint, tmp_path / "a", precision)
     new = reviews(30, seed=5)
     before = fitted.predict_proba(new, as_pandas=False)
-    fitted.optimize_for_inference(precision="int8", data=new, max_loss=0.05)
+    fitted.optimize_for_inference(precision="int8", data=new, max_loss=0.5)
     after = fitted.predict_proba(new, as_pandas=False)
     assert 0 < abs(after - before).max() < 0.1
     fitted.optimize_for_inference(precision=None)
@@ -151,7 +151,7 @@ print(json.dumps([before, status("VmHWM"), kept]))
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_loading_needs_little_more_than_what_is_kept(tmp_path, monkeypatch, precision):
-    """200 MB of weights in float32 in the file; never more of them in memory than one matrix beside the codes."""
+    """270 MB of weights in float32 in the file; never more of them in memory than one matrix beside the codes."""
     monkeypatch.setitem(
         TINY, "bert", {**TINY["bert"], "hidden_size": 1024, "intermediate_size": 2048, "num_hidden_layers": 8}
     )
