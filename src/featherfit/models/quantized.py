@@ -37,7 +37,7 @@ GROUPS = {"int8": 128, "int4": 64}
 
 FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-_ROUNDED_AT_ONCE = 1 << 19
+_ROUNDED_AT_ONCE = 1 << 17
 """Numbers that are rounded at a time, which takes some 30 bytes each."""
 
 _FITS = 2
