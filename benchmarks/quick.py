@@ -174,18 +174,18 @@ from quick import peak_megabytes
 
 predictor = MultiModalPredictor.load(sys.argv[1], verbosity=0)
 frame = pd.read_json(sys.argv[2])
-tables = [frame.sample(48, random_state=seed) for seed in range(60)]
-for table in tables[:10]:
+tables = [frame.sample(48, random_state=seed) for seed in range(90)]
+for table in tables[:40]:  # until every shape of batch has been met
     predictor.predict(table)
 before = peak_megabytes()
-for table in tables[10:]:
+for table in tables[40:]:
     predictor.predict(table)
 print(-1 if before is None else peak_megabytes() - before)
 """
 
 
 def growth_megabytes(folder: Path, frame: pd.DataFrame) -> float | None:
-    """What 50 predictions on tables of the same size add to the peak memory after ten others, in a process of its own."""
+    """What 50 predictions on tables of the same size add to the peak memory after forty others, in a process of its own."""
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "rows.json"
         frame[["text"]].to_json(file)
