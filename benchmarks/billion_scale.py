@@ -27,6 +27,7 @@ from statistics import median
 from typing import Any
 
 import pandas as pd
+from memory_use import peak_mb
 
 XL_ENCODER = {
     "model_type": "t5",
@@ -156,13 +157,6 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         "artifact_kb": sum(file.stat().st_size for file in files) / 1e3,
         "products": predictor._fitted.device.precision,
     }
-
-
-def peak_mb() -> float:
-    """Highest resident set of this process so far, in 1e6 bytes."""
-    status = Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024 / 1e6
 
 
 def in_own_process(precision: str, checkpoint: Path, scratch: Path, options: argparse.Namespace) -> dict[str, Any]:

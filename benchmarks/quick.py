@@ -157,42 +157,32 @@ def cold_start(folder: Path) -> dict[str, float]:
     return {"cold_vs_torch": seconds_in_a_process("import torch") / seconds_in_a_process(COLD, str(folder))}
 
 
-def peak_megabytes() -> float | None:
-    """Highest resident set of this process since it was last reset, in 1e6 bytes; None where the system does not say."""
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return None
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024 / 1e6
-
-
 GROWTH = """
 import sys
 import pandas as pd
 from featherfit import MultiModalPredictor
-from quick import peak_megabytes
+from memory_use import peak_mb
 
 predictor = MultiModalPredictor.load(sys.argv[1], verbosity=0)
 frame = pd.read_json(sys.argv[2])
 tables = [frame.sample(48, random_state=seed) for seed in range(90)]
 for table in tables[:40]:  # until every shape of batch has been met
     predictor.predict(table)
-before = peak_megabytes()
+before = peak_mb()
 for table in tables[40:]:
     predictor.predict(table)
-print(-1 if before is None else peak_megabytes() - before)
+print(peak_mb() - before)
 """
 
 
-def growth_megabytes(folder: Path, frame: pd.DataFrame) -> float | None:
+def growth_megabytes(folder: Path, frame: pd.DataFrame) -> float:
     """What 50 predictions on tables of the same size add to the peak memory after forty others, in a process of its own."""
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "rows.json"
         frame[["text"]].to_json(file)
         command = [sys.executable, "-c", GROWTH, str(folder), str(file)]
         done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent)
-    grown = float(done.stdout)
-    return None if grown < 0 else grown
+    return float(done.stdout)
 
 
 def fit(folder: Path, frame: pd.DataFrame, precision: str) -> None:
@@ -202,7 +192,7 @@ def fit(folder: Path, frame: pd.DataFrame, precision: str) -> None:
     predictor.fit(frame, presets="multilingual_e5_small", hyperparameters=given)
 
 
-def measure(precision: str) -> tuple[str, dict[str, float], float | None]:
+def measure(precision: str) -> tuple[str, dict[str, float], float]:
     """The arithmetic, all ratios, and the growth in megabytes."""
     train = demo_table("en", "train")[["text", "label"]]
     test = pd.concat([demo_table(name)[["text", "label"]] for name in LANGUAGES], ignore_index=True)
@@ -217,7 +207,7 @@ def measure(precision: str) -> tuple[str, dict[str, float], float | None]:
     return setup.device.precision, {name: ratios[name] for name in MEANINGS}, growth
 
 
-def judge(ratios: dict[str, float], growth: float | None, floors: dict[str, float], console: Console) -> bool:
+def judge(ratios: dict[str, float], growth: float, floors: dict[str, float], console: Console) -> bool:
     """A table of all ratios; whether every one is as it should be."""
     table = Table()
     for title in ("", "ratio", "at least", ""):
@@ -227,10 +217,9 @@ def judge(ratios: dict[str, float], growth: float | None, floors: dict[str, floa
         good = value >= floors.get(name, 0.0)
         fine &= good
         table.add_row(MEANINGS[name], f"{value:.3g}", f"{floors.get(name, 0.0):.3g}", "" if good else "too low")
-    if growth is not None:
-        fine &= growth <= MOST_GROWTH_MB
-        wrong = "" if growth <= MOST_GROWTH_MB else "too much"
-        table.add_row("peak memory added by 50 predictions, MB", f"{growth:.1f}", f"at most {MOST_GROWTH_MB:g}", wrong)
+    fine &= growth <= MOST_GROWTH_MB
+    wrong = "" if growth <= MOST_GROWTH_MB else "too much"
+    table.add_row("peak memory added by 50 predictions, MB", f"{growth:.1f}", f"at most {MOST_GROWTH_MB:g}", wrong)
     console.print(table)
     return fine
 

@@ -25,6 +25,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from memory_use import peak_mb
+
 FIT_ROWS = 300
 WARM_ROWS = 256
 PIECE = 50_000
@@ -83,18 +85,6 @@ def write_texts(path: Path, texts: Iterator[str]) -> None:
             writer.write_table(pa.table({"text": piece}, schema=schema))
 
 
-def peak_megabytes() -> float:
-    """Highest resident set of this process so far, in 1e6 bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024 / 1e6
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if platform.system() == "Darwin" else peak * 1024 / 1e6
-
-
 def measure_here(folder: str, source: str, target: str, chunk_rows: int) -> dict[str, float]:
     """Predicts one file and says what it took. In a process of its own, since a peak never goes down."""
     import pandas as pd
@@ -106,11 +96,11 @@ def measure_here(folder: str, source: str, target: str, chunk_rows: int) -> dict
     head: pd.DataFrame = next(pq.ParquetFile(source).iter_batches(WARM_ROWS)).to_pandas()
     tokens = predictor._require().text(head).lengths.mean()
     predictor.predict(head)
-    loaded = peak_megabytes()
+    loaded = peak_mb()
     started = time.perf_counter()
     written = predictor.predict_file(source, target, proba=True, chunk_rows=chunk_rows)
     seconds = time.perf_counter() - started
-    peak = peak_megabytes()
+    peak = peak_mb()
     return {
         "rows": written.rows,
         "distinct": written.computed / written.rows,

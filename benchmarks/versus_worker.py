@@ -20,6 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from memory_use import peak_mb, status_mb
+
 if TYPE_CHECKING:
     import pandas as pd
     from contestants import Contestant
@@ -122,20 +124,6 @@ def read(path: str) -> pd.DataFrame:
 def say(job: dict[str, Any], stage: str) -> None:
     """Tells the parent what is being done."""
     Path(job["progress"]).write_text(stage, encoding="utf-8")
-
-
-def peak_mb() -> float:
-    """The most memory this process ever had resident, MB (1e6 bytes)."""
-    return status_mb("VmHWM")
-
-
-def status_mb(field: str) -> float:
-    """A figure of `/proc/self/status`."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return int(value.split()[0]) * 1024 / 1e6
-    raise RuntimeError(f"/proc/self/status has no {field}: this benchmark needs Linux.")
 
 
 def versions(distributions: tuple[str, ...]) -> dict[str, str]:

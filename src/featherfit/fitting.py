@@ -60,7 +60,6 @@ def run_fit(request: FitRequest, reporter: Reporter, previous: Fitted | None = N
     _check_arguments(request)
     with collection_paused():  # torch, on the first call
         from featherfit.data.load import load_table
-        from featherfit.memory import release_freed_memory
         from featherfit.training.device import has_gpu
 
     resolved = resolve_config(
@@ -78,7 +77,6 @@ def run_fit(request: FitRequest, reporter: Reporter, previous: Fitted | None = N
                 fitted, train_frame, tuning = _go_on(request, resolved.config, frame, tuning, previous)
             sets = _datasets(fitted, train_frame, tuning)
         fitted.text.release_tokenizer()
-        release_freed_memory()
         if previous is None and fitted.config.optim.head_init == "probe":
             _probe(fitted, sets[0])
         return _train(request, fitted, sets, reporter, started)

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from tiny_models import TINY, tiny_batch, tiny_model
+from tiny_models import TINY, shaken, tiny_batch, tiny_model
 
 from featherfit.adapters.apply import apply_adapters, merge_adapters
 from featherfit.adapters.base import Adapter
@@ -33,16 +33,6 @@ def adapted(model_type: str, method: str, filter: str = "automm") -> MultiModalM
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what notes say is tested in test_apply_adapters.py
         apply_adapters(model, OptimConfig(peft=method, lora=lora), seed=0)
-    return model
-
-
-def shaken(model: MultiModalModel) -> MultiModalModel:
-    """The model with every trainable number moved, reproducibly."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
     return model
 
 

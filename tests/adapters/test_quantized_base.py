@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from tiny_models import tiny_batch, tiny_model
+from tiny_models import shaken, tiny_batch, tiny_model
 from torch import nn
 
 from featherfit.adapters.apply import apply_adapters, merge_adapters
@@ -51,12 +51,7 @@ def adapt(model: MultiModalModel, method: str, **more) -> MultiModalModel:
         warnings.simplefilter("ignore")
         filter = "automm" if METHODS[method].adapter is None else "all-linear"
         apply_adapters(model, OptimConfig(peft=method, lora=LoraConfig(filter=filter, **rank), **more), seed=0)
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return model
+    return shaken(model, 0.1)
 
 
 @every_case

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import TINY, tiny_batch
+from tiny_models import UNLISTED, tiny_batch
 from torch import nn
 
 from featherfit.adapters.apply import apply_adapters
@@ -14,14 +14,6 @@ from featherfit.models.backbone import build_backbone_from_config
 from featherfit.models.build import MultiModalModel
 from featherfit.models.heads import Head
 from featherfit.models.text import TextEncoder
-
-SMALL = {key: value for key, value in TINY["bert"].items() if key != "model_type"}
-UNLISTED = {
-    "gpt2": {"vocab_size": 50, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2},
-    "longformer": {**SMALL, "attention_window": 4},
-    "ernie": SMALL,
-    "olmo2": {**SMALL, "num_key_value_heads": 2},
-}
 
 
 def encoder_of(model_type: str) -> TextEncoder:
@@ -80,7 +72,7 @@ def test_sets_that_are_empty(model_type, filter, candidates):
         ({"model_type": "bart"}, "'bart' is an encoder-decoder"),
         ({"model_type": "clip"}, "is no text encoder"),
         ({"model_type": "gemma3"}, "is no text encoder"),
-        ({"model_type": "vit", **SMALL}, "is no text encoder"),
+        ({"model_type": "vit", **UNLISTED["ernie"]}, "is no text encoder"),
         ({"model_type": "brand_new"}, "`model_type` 'brand_new', which transformers .* does not know"),
         ({}, "`model_type` None"),
     ],
@@ -91,7 +83,7 @@ def test_refused(config, message):
 
 
 def test_two_stacks_are_ambiguous():
-    backbone = build_backbone_from_config({"model_type": "ernie", **SMALL})
+    backbone = build_backbone_from_config({"model_type": "ernie", **UNLISTED["ernie"]})
     backbone.encoder.other = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
     with pytest.raises(CheckpointError, match="it has 2 stacks of 2 layers instead of one"):
         TextEncoder(backbone)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from tiny_models import TINY, tiny_batch, tiny_model
+from tiny_models import TINY, UNLISTED, tiny_batch, tiny_model
 from torch import nn
 
 from featherfit.artifact.fitted import prepare
@@ -23,13 +23,6 @@ from featherfit.training.device import Device
 from featherfit.types import Batch
 
 BATCH = dataclasses.replace(tiny_batch(), labels=torch.tensor([0, 2, 1]))
-SMALL = {key: value for key, value in TINY["bert"].items() if key != "model_type"}
-UNLISTED = {
-    "gpt2": {"vocab_size": 50, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2},
-    "longformer": {**SMALL, "attention_window": 4},
-    "ernie": SMALL,
-    "olmo2": {**SMALL, "num_key_value_heads": 2},
-}
 EVERY = [*TINY, *UNLISTED]
 
 

@@ -74,6 +74,14 @@ TINY: dict[str, dict[str, Any]] = {
 }
 """Contents of `config.json` by model type; vocabulary 50, width 32, two layers."""
 
+UNLISTED: dict[str, dict[str, Any]] = {
+    "gpt2": {"vocab_size": 50, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2},
+    "longformer": {**_BERT, "attention_window": 4},
+    "ernie": _BERT,
+    "olmo2": {**_BERT, "num_key_value_heads": 2},
+}
+"""Settings of model types that `FAMILIES` does not list."""
+
 
 @functools.cache
 def _pristine(model_type: str) -> torch.nn.Module:
@@ -94,6 +102,16 @@ def tiny_model(model_type: str, *, outputs: int = 3, pooling: str | None = None)
     """The same with a head on it."""
     encoder = TextEncoder(tiny_backbone(model_type), pooling=pooling)
     return MultiModalModel(encoder, Head(encoder.out_dim, outputs, seed=0)).eval()
+
+
+def shaken(model: MultiModalModel, by: float = 0.2) -> MultiModalModel:
+    """The model with every trainable number moved, reproducibly."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += by * torch.randn(parameter.shape, generator=generator)
+    return model
 
 
 def tiny_batch() -> Batch:

@@ -21,7 +21,7 @@ from featherfit.errors import CheckpointError, ConfigError
 from featherfit.models.generic import KNOWN_TYPES
 from featherfit.models.linear import keeps_copies
 from featherfit.models.mapped import release_pages
-from featherfit.models.quantized import BaseForm, QuantizedLinear, keep_linears
+from featherfit.models.quantized import BaseForm, keep_linears
 from featherfit.models.tables import give_rows_in
 from featherfit.startup import collection_paused, scipy_when_called
 
@@ -141,8 +141,7 @@ def _convert(model: nn.Module, dtype: torch.dtype, mapped: bool) -> None:
     stay = mapped and dtype == torch.bfloat16 and keeps_copies(model)
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            codes = isinstance(module, QuantizedLinear) and name == "weight"
-            if not isinstance(module, nn.Embedding) and not codes:
+            if not isinstance(module, nn.Embedding) and parameter.is_floating_point():  # codes are not
                 matrix = isinstance(module, nn.Linear | Conv1D) and name == "weight"
                 if stay and type(module) is nn.Linear and matrix:
                     continue  # `lower_precision` makes copies of it when it is used

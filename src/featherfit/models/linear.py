@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import platform
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from featherfit.models.mapped import files_hold, give_up
+from featherfit.models.mapped import files_hold, give_up, state_of
+
+Layer = TypeVar("Layer", bound="FrozenLinear")
 
 REORDER_LIMIT = 256_000_000
 """Numbers in all of a model's linear layers above which memory is worth more than reordered copies."""
@@ -38,7 +40,7 @@ class FrozenLinear(nn.Linear):
     _in_file: tuple[int, int] | None
 
     @classmethod
-    def of(cls, linear: nn.Linear, *, reorders: bool) -> FrozenLinear:
+    def of(cls: type[Layer], linear: nn.Linear, *, reorders: bool) -> Layer:
         """The frozen layer that shares the parameters of `linear`."""
         own = cls(linear.in_features, linear.out_features, bias=False, device="meta")
         own.weight, own.bias = linear.weight, linear.bias
@@ -72,7 +74,7 @@ class FrozenLinear(nn.Linear):
         x = x.to(dtype)
         bias = None if bias is None else bias.to(dtype)
         if not self._reordered(x):
-            return F.linear(x, self.weight.to(dtype), bias)
+            return F.linear(x, self.dense(dtype), bias)
         flat = torch.ops.mkldnn._linear_pointwise(
             x.reshape(-1, self.in_features), self._copy("forward", self.weight), bias, "none", [], ""
         )
@@ -83,7 +85,7 @@ class FrozenLinear(nn.Linear):
         dtype = self.dtype
         gradient = gradient.to(dtype)
         if not self._reordered(gradient):
-            return gradient @ self.weight.to(dtype)
+            return gradient @ self.dense(dtype)
         flat = torch.ops.mkldnn._linear_pointwise(
             gradient.reshape(-1, self.out_features), self._copy("backward", self.weight.t()), None, "none", [], ""
         )
@@ -94,7 +96,7 @@ class FrozenLinear(nn.Linear):
 
     def _copy(self, direction: str, matrix: torch.Tensor) -> torch.Tensor:
         """oneDNN's copy of `matrix`, made anew when the weight has changed."""
-        state = self._state()
+        state = state_of(self.weight)
         held = self._copies.get(direction)
         if held is None or held[0] != state:
             low = matrix.detach().to(self.dtype).contiguous()
@@ -103,10 +105,6 @@ class FrozenLinear(nn.Linear):
             if state == self._in_file:
                 give_up(self.weight)
         return held[1]
-
-    def _state(self) -> tuple[int, int]:
-        """Another one when the weight has changed; one made in inference mode counts no changes."""
-        return self.weight.data_ptr(), 0 if self.weight.is_inference() else self.weight._version
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_copies": {}}  # oneDNN's tensors can be neither copied nor pickled
@@ -157,26 +155,29 @@ def lower_precision(module: nn.Module, dtype: torch.dtype) -> None:
     in_file = files_hold([child.weight for child in frozen])
     for child, held in zip(frozen, in_file, strict=True):
         if held and isinstance(child, FrozenLinear) and child.reorders and dtype == torch.bfloat16 and cpu_reorders():
-            child._dtype, child._in_file = dtype, child._state()
+            child._dtype, child._in_file = dtype, state_of(child.weight)
         else:
             child.weight.data = child.weight.data.to(dtype)
 
 
 def keeps_copies(module: nn.Module) -> bool:
-    """Whether `freeze_linears` would let this model's layers keep reordered copies."""
-    weights = {id(child.weight): child.weight.numel() for child in module.modules() if isinstance(child, nn.Linear)}
-    return sum(weights.values()) <= REORDER_LIMIT and cpu_reorders()
+    """Whether the layers that `freeze_linears` puts into this model keep reordered copies on this machine."""
+    return _within_limit(module) and cpu_reorders()
 
 
 def freeze_linears(module: nn.Module) -> None:
     """Puts a `FrozenLinear` in the place of every linear layer, in place; layers that are shared stay shared."""
     linears = {id(child): child for child in module.modules() if type(child) is nn.Linear}
-    reorders = sum(linear.weight.numel() for linear in linears.values()) <= REORDER_LIMIT
+    reorders = _within_limit(module)
     frozen = {key: FrozenLinear.of(linear, reorders=reorders) for key, linear in linears.items()}
     for path, child in list(module.named_modules(remove_duplicate=False)):
         if id(child) in frozen:
-            parent, _, name = path.rpartition(".")
-            setattr(module.get_submodule(parent), name, frozen[id(child)])
+            module.set_submodule(path, frozen[id(child)])
+
+
+def _within_limit(module: nn.Module) -> bool:
+    """Whether there are few enough numbers in the model's linear layers for copies of them."""
+    return sum(child.weight.numel() for child in module.modules() if type(child) is nn.Linear) <= REORDER_LIMIT
 
 
 def forget_backward(module: nn.Module) -> None:

@@ -56,6 +56,11 @@ def files_hold(tensors: Sequence[torch.Tensor]) -> list[bool]:
     return [held(tensor) for tensor in tensors]
 
 
+def state_of(tensor: torch.Tensor) -> tuple[int, int]:
+    """Another one when the tensor has changed or become another; one made in inference mode counts no changes."""
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+
+
 def _mapped_files() -> Iterator[tuple[int, int]]:
     """First address and end of every part of this process that is mapped from a file."""
     for line in Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines():

@@ -82,14 +82,12 @@ class QuantizedLinear(FrozenLinear):
     @classmethod
     def keeping(cls, linear: nn.Linear, form: BaseForm) -> QuantizedLinear:
         """The layer with the weight of `linear` in another form, and its very bias."""
-        own = cls(linear.in_features, linear.out_features, bias=False, device="meta")
+        own = cls.of(linear, reorders=False)
         codes, scales = encoded(linear.weight.detach(), form.precision)
         own.weight = nn.Parameter(codes, requires_grad=False)
         own.register_buffer("scales", scales)
-        own.bias = linear.bias
         own.precision, own._dtype = form.precision, form.dtype
-        own.reorders, own._copies, own._in_file = False, {}, None
-        return own.train(linear.training)
+        return own
 
     @property
     def kept_bytes(self) -> int:
@@ -102,14 +100,13 @@ class QuantizedLinear(FrozenLinear):
 
     def product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """x W^T + b, (..., in) to (..., out), outside autograd."""
-        bias = None if bias is None else bias.to(self.dtype)
-        with torch.autocast(x.device.type, enabled=False):
-            return F.linear(x.to(self.dtype), self.dense(self.dtype), bias)
+        with torch.autocast(x.device.type, enabled=False):  # which would take another type than the layer's
+            return super().product(x, bias)
 
     def input_gradient(self, gradient: torch.Tensor) -> torch.Tensor:
         """g W, (..., out) to (..., in), outside autograd."""
         with torch.autocast(gradient.device.type, enabled=False):
-            return gradient.to(self.dtype) @ self.dense(self.dtype)
+            return super().input_gradient(gradient)
 
     def extra_repr(self) -> str:
         """As for `nn.Linear`, and how the weight is kept."""
@@ -145,8 +142,7 @@ def keep_linears(model: nn.Module, form: BaseForm, large: Collection[str] = ()) 
             release_pages([stored])
             del stored
             kept[id(linear)] = own
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, kept[id(linear)])
+        model.set_submodule(path, kept[id(linear)])
     return len(kept)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from featherfit.models.mapped import files_hold, give_up
+from featherfit.models.mapped import files_hold, give_up, state_of
 
 LARGE_TABLE = 1_000_000
 """Numbers from which on a table is worth leaving in its file."""
@@ -44,9 +44,8 @@ class MappedEmbedding(nn.Embedding):
         self._ids += input.numel()
         if self._ids > _RELEASED_AFTER and not self.weight.requires_grad:
             self._ids = 0
-            state = (self.weight.data_ptr(), 0 if self.weight.is_inference() else self.weight._version)
-            if self._looked_at != state:
-                self._looked_at, (self._in_file,) = state, files_hold([self.weight])
+            if self._looked_at != state_of(self.weight):
+                self._looked_at, (self._in_file,) = state_of(self.weight), files_hold([self.weight])
             if self._in_file:
                 give_up(self.weight)
         return rows
@@ -78,6 +77,4 @@ def give_rows_in(model: nn.Module, dtype: torch.dtype, *, mapped: bool) -> None:
             table.weight.requires_grad_(False)
         else:
             table.weight.data = table.weight.data.float()
-        parent, _, name = path.rpartition(".")
-        own = kept.setdefault(id(table), MappedEmbedding.of(table, dtype))
-        setattr(model.get_submodule(parent), name, own)
+        model.set_submodule(path, kept.setdefault(id(table), MappedEmbedding.of(table, dtype)))

@@ -12,6 +12,7 @@ import torch
 
 from featherfit.data.batch import collate, cut_evenly
 from featherfit.data.dataset import Dataset
+from featherfit.errors import FeatherfitError
 from featherfit.memory import release_freed_memory
 from featherfit.types import Batch
 
@@ -26,8 +27,8 @@ _MESSAGES = (
 """What torch says where it has no exception of its own for it."""
 
 
-class DoesNotFitError(Exception):
-    """Memory ran out in the work on `batch`; the allocator's own error is the cause."""
+class DoesNotFitError(FeatherfitError):
+    """Memory ran out in the work on `batch`; the allocator's own error is the cause. `until_it_fits` catches it."""
 
     def __init__(self, batch: Batch):
         super().__init__(f"{len(batch)} rows of up to {batch.input_ids.shape[1]} tokens")

@@ -177,6 +177,7 @@ class TextProcessor:
 
         if self._vocabulary is None and isinstance(self._tokenizer, PreTrainedTokenizerFast):
             self._vocabulary, self._tokenizer._tokenizer = self._tokenizer.backend_tokenizer.to_str(), None
+            release_freed_memory()
 
     def __call__(self, frame: pd.DataFrame) -> TokenizedRows:
         """Tokenizes every row of `frame`; other columns and the order of columns do not matter.
