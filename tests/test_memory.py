@@ -65,13 +65,14 @@ def test_what_is_free_goes_back_at_every_eighth_forward(calls):
     assert [forward for forward, _ in seen] == list(range(18))
 
 
-def test_kernels_kept_are_few_unless_the_user_said_how_many(monkeypatch):
-    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+@pytest.mark.parametrize(("cache", "capacity"), [("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64"), ("LRU_CACHE_CAPACITY", "32")])
+def test_kernels_kept_are_few_unless_the_user_said_how_many(cache, capacity, monkeypatch):
+    monkeypatch.delenv(cache, raising=False)
     memory.keep_few_kernels()
-    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "64"
-    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    assert os.environ[cache] == capacity
+    monkeypatch.setenv(cache, "7")
     memory.keep_few_kernels()
-    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+    assert os.environ[cache] == "7"
 
 
 @pytest.mark.parametrize(("gpu", "asked"), [(False, 1), (True, 0)])

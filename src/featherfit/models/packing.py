@@ -17,18 +17,19 @@ _LARGEST_GROUP = 1_500_000
 """Scores of one group: what stays in a core's caches together with its inputs. A single row may have more."""
 
 
-# oneDNN compiles kernels for every shape it meets and keeps them: 0.3 ms and up to 3 MB each. So few shapes occur.
+# oneDNN compiles kernels for every shape it meets, 0.3 ms each. So few shapes occur.
 _SIZES = np.array(
     sorted({2**k for k in range(21)} | {3 * 2**k for k in range(20)})
 )  # 1, 2, 3, 4, 6, 8, 12, 16, 24, ...
 
 
 def widths_of(lengths: np.ndarray) -> np.ndarray:
-    """Tokens rows are padded to for attention: 16, multiples of 32 up to 256, then 384, 512, 768, ...
+    """Tokens rows are padded to for attention: 16, multiples of 32 up to 256, of 64 up to 1,024, then 1,536, 2,048, ...
 
     Multiples of 32 suit the vectors of the kernels.
     """
-    wide = 128 * _SIZES[np.searchsorted(_SIZES, -(-lengths // 128))]
+    widest = 128 * _SIZES[np.searchsorted(_SIZES, -(-lengths // 128))]
+    wide = np.where(lengths <= 1024, -(-lengths // 64) * 64, widest)
     return np.where(lengths <= 16, 16, np.where(lengths <= 256, -(-lengths // 32) * 32, wide))
 
 
