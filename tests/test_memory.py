@@ -65,7 +65,9 @@ def test_what_is_free_goes_back_at_every_eighth_forward(calls):
     assert [forward for forward, _ in seen] == list(range(18))
 
 
-@pytest.mark.parametrize(("cache", "capacity"), [("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64"), ("LRU_CACHE_CAPACITY", "32")])
+@pytest.mark.parametrize(
+    ("cache", "capacity"), [("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64"), ("LRU_CACHE_CAPACITY", "32")]
+)
 def test_kernels_kept_are_few_unless_the_user_said_how_many(cache, capacity, monkeypatch):
     monkeypatch.delenv(cache, raising=False)
     memory.keep_few_kernels()
