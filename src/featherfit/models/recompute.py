@@ -14,11 +14,13 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from featherfit.memory import Tidier
+
 DROPOUT_RATES = ("dropout", "attention_dropout", "dropout_prob", "dropout_rate")
 """Attributes in which modules of `transformers` keep a rate of dropout as a plain number."""
 
 
-def recompute(layer: nn.Module, *, offload: bool, draws: bool) -> None:
+def recompute(layer: nn.Module, *, offload: bool, draws: bool, tidy: Tidier) -> None:
     """Makes a layer recompute its activations in the backward pass, in place; without gradients nothing changes.
 
     Gradients and outputs are the same. The states, the layer's first positional argument, need not require a gradient.
@@ -27,9 +29,10 @@ def recompute(layer: nn.Module, *, offload: bool, draws: bool) -> None:
         layer: Called with its input states in the first place, as all layers of `transformers` are.
         offload: Keep the states in the host's memory, where they are on another device.
         draws: The layer takes random numbers while it trains, and has to take the same ones again.
+        tidy: Shared by all layers of a model, called whenever one begins on a CPU.
     """
     # A partial, unlike a closure, is copied along with the layer; the class's own forward makes doing this twice harmless.
-    layer.forward = partial(_recomputed, layer, offload, draws)  # type: ignore[method-assign]
+    layer.forward = partial(_recomputed, layer, offload, draws, tidy)  # type: ignore[method-assign]
 
 
 def has_dropout(module: nn.Module) -> bool:
@@ -41,13 +44,15 @@ def has_dropout(module: nn.Module) -> bool:
     )
 
 
-def _recomputed(layer: nn.Module, offload: bool, draws: bool, *args: Any, **kwargs: Any) -> Any:
+def _recomputed(layer: nn.Module, offload: bool, draws: bool, tidy: Tidier, *args: Any, **kwargs: Any) -> Any:
     forward = partial(type(layer).forward, layer)
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     states, *others = args
 
     def run(states: torch.Tensor) -> Any:
+        if _is_host(states.device):
+            tidy()  # before: recomputing ends with the last tensor that is asked for, not with the layer
         return forward(states, *others, **kwargs)
 
     # `checkpoint` sees the states alone: masks and tables of positions are shared by all layers and stay where they are.

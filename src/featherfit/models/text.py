@@ -10,6 +10,7 @@ from torch import nn
 
 from featherfit.checkpoints.families import Family, family_of
 from featherfit.errors import ConfigError
+from featherfit.memory import Tidier
 from featherfit.models.attention import IMPLEMENTATION, register_attention
 from featherfit.models.generic import generic_family
 from featherfit.models.packing import Packing, pack
@@ -131,6 +132,8 @@ class TextEncoder(nn.Module):
         Args:
             offload: Keep the inputs of the layers in the host's memory, where the model is on another device.
         """
+        tidy = Tidier()
         for layer in self.layers().values():
             # Where a layer that is not listed keeps its rates of dropout is anyone's guess.
-            recompute(layer, offload=offload, draws=not self._listed or has_dropout(layer))
+            draws = not self._listed or has_dropout(layer)
+            recompute(layer, offload=offload, draws=draws, tidy=tidy)
