@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from featherfit.data.schema import Schema
 from featherfit.models.build import MultiModalModel, build_model
 from featherfit.models.linear import freeze_linears, lower_precision
 from featherfit.training.device import Device
+from featherfit.training.ranks import ALONE
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class Fitted:
     eval_metric: str
     validation_metric: str
     summary: dict[str, Any] = field(default_factory=dict)
+
+    def alone(self) -> Fitted:
+        """The same, to be used without the ranks it was trained with."""
+        return replace(self, device=replace(self.device, ranks=ALONE))
 
 
 def outputs_of(label: LabelProcessor) -> int:

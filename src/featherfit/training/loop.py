@@ -24,6 +24,7 @@ from featherfit.training.device import Device
 from featherfit.training.losses import row_losses
 from featherfit.training.oom import TokenLimit, fits, rewinding, until_it_fits
 from featherfit.training.optim import build_optimizer, schedule, warmup_steps
+from featherfit.training.ranks import Ranks
 from featherfit.types import Batch, ProblemType, StepReport
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def train(
     """Trains in place, one optimiser step per report.
 
     While a report with a score is out, the model holds the weights that were scored: the running average, where
-    `optim.ema_decay` asks for one. A step that memory does not suffice for is done again in smaller forwards.
+    `optim.ema_decay` asks for one. A step that memory does not suffice for is done again in smaller forwards. Ranks share
+    the rows of every step and end it with the same gradients, so their weights stay the same.
 
     Args:
         model: On `device` already, adapters in place.
@@ -99,7 +101,7 @@ def train(
         TrainingError: The loss is not a finite number any more, or memory does not suffice for a single row.
     """
     optim = config.optim
-    accelerator = device.accelerator()
+    accelerator, ranks = device.accelerator(), device.ranks
     optimizer = accelerator.prepare_optimizer(build_optimizer(model, config), device_placement=False)
     shape = schedule(
         optim.lr_schedule,
@@ -118,7 +120,8 @@ def train(
         padded=not model.encoder.family.packs,
         remedy=f"A smaller env.per_gpu_batch_size (it is {config.env.per_gpu_batch_size}) does so from the first step.",
     )
-    steps = _steps(dataset, config, plan, pad_id, seed, limit)
+    ranks.begin(parameters, dataset)
+    steps = _steps(dataset, config, plan, pad_id, seed, ranks, limit)
 
     def accumulate(batches: list[Batch]) -> float:
         return _accumulate(model, limit.within(batches), accelerator, problem_type, optim.label_smoothing)
@@ -129,13 +132,9 @@ def train(
             group["lr"] = rate * shape(step - 1)
         with device.training_attention(model.encoder.backbone):
             loss = _whatever_fits(accumulate, micro_batches, limit, optimizer, device, step, config)
-        rows_seen += sum(len(micro) for micro in micro_batches)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"The training loss became {loss} at step {step} (epoch {epoch}). Usual causes: a learning rate that is "
-                f"too high (optim.lr is {config.learning_rate():g}), or overflow in float16 (env.precision is "
-                f"{config.env.precision!r}; try '32')."
-            )
+        loss, rows = ranks.sum_step(parameters, loss, micro_batches)
+        rows_seen += rows
+        _refuse_infinite(loss, step, epoch, config)
         _clip(accelerator, parameters, optim)
         optimizer.step()
         optimizer.zero_grad()
@@ -159,15 +158,19 @@ def train(
 
 
 def _steps(
-    dataset: Dataset, config: Config, plan: Plan, pad_id: int, seed: int, limit: TokenLimit
+    dataset: Dataset, config: Config, plan: Plan, pad_id: int, seed: int, ranks: Ranks, limit: TokenLimit
 ) -> Iterator[tuple[int, list[Batch]]]:
-    """(epoch from 1, micro-batches) of every step of the plan; cut by the limit as it is when the epoch begins."""
+    """(epoch from 1, micro-batches) of every step of the plan; cut by the limit as it is when the epoch begins.
+
+    Each rank gets its own share of the step's rows, which may be none.
+    """
     left = plan.total_steps
     epoch = 0
     while left > 0:
         steps = training_batches(
-            dataset.rows.lengths, config.env.batch_size, limit.tokens, padded=limit.padded, seed=seed, epoch=epoch
-        )[:left]
+            dataset.rows.lengths, config.env.batch_size, limit.tokens, padded=limit.padded, seed=seed, epoch=epoch,
+            share=ranks.rank, shares=ranks.world,
+        )[:left]  # fmt: skip
         epoch += 1
         left -= len(steps)
         batches = load_batches(
@@ -231,6 +234,15 @@ def _whatever_fits(
         rewind()
 
     return until_it_fits(lambda: accumulate(batches), make_room)
+
+
+def _refuse_infinite(loss: float, step: int, epoch: int, config: Config) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"The training loss became {loss} at step {step} (epoch {epoch}). Usual causes: a learning rate that is too "
+            f"high (optim.lr is {config.learning_rate():g}), or overflow in float16 (env.precision is "
+            f"{config.env.precision!r}; try '32')."
+        )
 
 
 def _clip(accelerator: Accelerator, parameters: list[torch.nn.Parameter], optim: OptimConfig) -> None:
