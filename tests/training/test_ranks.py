@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_checkpoints import write_checkpoint
+from tiny_checkpoints import reviews, write_checkpoint
 
 from featherfit import MultiModalPredictor
 
@@ -45,6 +48,7 @@ def free_port() -> int:
 
 
 def start(world: int, *arguments: str) -> list[subprocess.Popen]:
+    """Processes that a launcher would have started."""
     port = free_port()
     return [
         subprocess.Popen(
@@ -126,3 +130,46 @@ def test_ranks_with_different_tables_are_refused(runs):
     assert {rank["another_table"]["error"] for rank in runs[1]} == {
         "DataError: The training rows of rank 1 are not those of rank 0. Give all processes the same table."
     }
+
+
+def wait_for(file: Path, seconds: float = 60) -> None:
+    """Until training has begun, which the first state on disk says."""
+    until = time.monotonic() + seconds
+    while not file.is_file():
+        assert time.monotonic() < until, f"{file} did not appear"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("victim", "how", "told"),
+    [
+        (1, signal.SIGKILL, r"Error: Rank 1 \(process \d+ on .*\) ended before the others were done\."),
+        (0, signal.SIGKILL, r"Error: Rank 0 \(process \d+ on .*\) ended before the others were done\."),
+        (1, signal.SIGSTOP, r"Error: Another rank, one on another machine or one that hangs, did not answer\."),
+    ],
+    ids=["the second is killed", "the first is killed", "the second hangs"],
+)
+def test_a_lost_rank(tmp_path, victim, how, told):
+    """The other one says so, soon, and leaves nothing behind; the path can be used again."""
+    write_checkpoint(tmp_path / "checkpoint")
+    reviews(60).to_csv(tmp_path / "data.csv", index=False)
+    path = tmp_path / "out" / "artifact"
+    endless = ["optim.max_epochs=100000", "optim.patience=1000000", "env.rank_timeout=4", "env.batch_size=8"]
+    checkpoint = f"model.hf_text.checkpoint_name={tmp_path / 'checkpoint'}"
+    processes = start(
+        2, "-m", "featherfit", "fit", str(tmp_path / "data.csv"), "--label", "label", "--path", str(path), checkpoint,
+        *endless,
+    )  # fmt: skip
+    try:
+        wait_for(path / "training" / "step-000003.safetensors")
+        processes[victim].send_signal(how)
+        began = time.monotonic()
+        _, said = processes[1 - victim].communicate(timeout=30)
+        assert time.monotonic() - began < (15 if how == signal.SIGSTOP else 6)
+    finally:
+        processes[victim].kill()
+        finish(processes)
+    assert processes[1 - victim].returncode == 5
+    assert len(re.findall("Error:", said)) == 1 and re.search(told, said), said
+    assert list(path.parent.iterdir()) == []

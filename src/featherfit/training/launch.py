@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,7 @@ def met(peers: list[tuple[str, int]]) -> None:
     """
     _PEERS[:] = peers
     atexit.register(_leave)  # not before: a second fit could not meet at the same address without a launcher's help
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _asked_to_end)
+    _on_sigterm(_asked_to_end)
 
 
 @contextlib.contextmanager
@@ -82,14 +82,14 @@ def _among_ranks() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        _on_sigterm(partial(_end_later, time.monotonic() + 2 * _GRACE))
         if isinstance(error, FeatherfitError) or not any(part in str(error) for part in _LOST):
             raise
         lost = _lost(_GRACE)
         _leave()
         raise lost from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+    else:
+        _on_sigterm(before)
 
 
 def speaks() -> bool:
@@ -130,8 +130,9 @@ def _lost(seconds: float) -> RankLostError:
     else:
         what = "Another rank, one on another machine or one that hangs, did not answer."
     return RankLostError(
-        f"{what} This fit cannot go on without it, and nothing of it was kept. If that rank said nothing itself, the system "
-        "may have ended it for want of memory. Ranks wait for each other for env.rank_timeout seconds."
+        f"{what} This fit cannot go on without it, and ends; an artifact is written whole or not at all. If that rank said "
+        "nothing itself, the system may have ended it for want of memory. Ranks wait for each other for env.rank_timeout "
+        "seconds."
     )
 
 
@@ -152,11 +153,24 @@ def _gone(peer: tuple[str, int]) -> bool:
     return False
 
 
+def _on_sigterm(handler: Any) -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
 def _asked_to_end(*_: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """While all is well: an error, so that what has to be cleaned up is."""
+    _on_sigterm(partial(_end_later, time.monotonic() + 2 * _GRACE))
     if any(_gone(peer) for peer in _PEERS):
         raise _lost(0)
     raise KeyboardInterrupt
+
+
+def _end_later(until: float, *_: Any) -> None:
+    """While an error is on its way: nothing, so that it is told; later, the end."""
+    if time.monotonic() > until:
+        _on_sigterm(signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _leave() -> None:
