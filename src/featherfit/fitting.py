@@ -167,6 +167,10 @@ def _go_on(
         warnings.warn(f"presets={request.presets!r}: settings of a fitted predictor are kept.", stacklevel=4)
     train_frame, tuning = _split(request, previous.schema, frame, tuning)
     device = device_of_fit(config)
+    if device.ranks.sharded or previous.device.ranks.sharded:
+        raise ConfigError(
+            "env.strategy='fsdp' is for a first fit; its weights are spread before adapters train. Use ddp."
+        )
     model = previous.model.to(device.place)
     return replace(previous, config=config, device=device, model=model), train_frame, tuning
 

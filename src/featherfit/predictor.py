@@ -262,7 +262,7 @@ class MultiModalPredictor(FittedFacts):
         from featherfit.data.load import load_table
         from featherfit.inference.optimize import optimize
 
-        fitted, self._faster = self._require(), None
+        fitted, self._faster = self._whole(), None
         if precision is None:
             return None
         frame = None if data is None else load_table(data, name="data")

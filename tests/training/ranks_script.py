@@ -25,7 +25,10 @@ CASES: dict[str, dict[str, Any]] = {
     # The second rank has no rows in any step.
     "single_rows": {"env.batch_size": 1, "optim.max_steps": 9, "optim.top_k_average_method": "uniform_soup"},
     "stops_early": {"optim.patience": 2, "optim.max_epochs": 30, "optim.lr": 0.1, "optim.val_check_interval": 2},
-    "probe": {"optim.head_init": "probe", "optim.max_steps": 4, "optim.peft": "lora"},
+    "probe": {"optim.head_init": "probe", "optim.lr": 1e-3, "optim.max_steps": 4, "optim.peft": "lora"},
+    "checkpointing": {"model.hf_text.gradient_checkpointing": True, "optim.peft": "dora", "optim.max_steps": 6},
+    "int8": {"model.hf_text.base_precision": "int8", "optim.max_steps": 4},
+    "int4": {"model.hf_text.base_precision": "int4", "optim.max_steps": 4, "optim.peft": "lora_norm"},
     "everything": {"optim.peft": None, "optim.lr": 1e-3, "model.hf_text.dropout": "off"},
     "time_limit": {"optim.max_steps": 5},
     "another_table": {},
@@ -84,7 +87,7 @@ def main() -> None:
     for word in sys.argv[2:]:
         case, _, strategy = word.partition(":")
         results[word] = run(folder, case, strategy or "auto")
-    (folder / f"result-{WORLD}-{RANK}.json").write_text(json.dumps(results))
+        (folder / f"result-{WORLD}-{RANK}.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ from tiny_checkpoints import reviews, write_checkpoint
 from featherfit import MultiModalPredictor
 
 SCRIPT = Path(__file__).with_name("ranks_script.py")
-ONE = ("plain", "single_rows", "stops_early", "probe", "everything")
-TWO = (*(f"{case}:ddp" for case in ONE), "time_limit", "another_table")
+ONE = ("plain", "single_rows", "stops_early", "probe", "checkpointing", "int8", "int4", "everything")
+SHARDED = ("plain", "single_rows", "stops_early", "probe", "checkpointing", "int8", "int4")
+TWO = (*(f"{case}:ddp" for case in ONE), *(f"{case}:fsdp" for case in SHARDED), "time_limit", "another_table")
 ROOT = Path(__file__).parents[2]
 PATHS = [str(ROOT / path) for path in ("src", "tests/models", "tests/predictor")]
 RTOL, ATOL = 1e-4, 2e-5
@@ -85,7 +86,7 @@ def runs(tmp_path_factory) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("word", TWO[: len(ONE)])
+@pytest.mark.parametrize("word", TWO[:-2])
 class TestTwoProcessesGiveWhatOneGives:
     def test_losses_scores_and_the_step_it_stops_at(self, runs, word):
         one, two = runs[0][word.partition(":")[0]]["reports"], [rank[word]["reports"] for rank in runs[1]]

@@ -75,6 +75,7 @@ def model_outputs(
                 f"Memory does not suffice for the row with index {dataset.index[int(batch.rows[0])]!r} alone, of "
                 f"{batch.input_ids.shape[1]} tokens. Shorten its text, or fit with a smaller model.hf_text.max_text_len."
             )
+        ranks.refuse_to_repeat()
         limit.lower(batch, "Prediction")
 
     batches = load_batches(dataset.rows, ranks.share(plan.batches), pad_id, workers=workers)
@@ -82,7 +83,7 @@ def model_outputs(
         until_it_fits(partial(compute, batch), make_room)
         if progress is not None:
             progress(int(copies[batch.rows.numpy()].sum()))
-    return ranks.sum_results(result, device.place)[plan.same_as]
+    return ranks.joined(result, plan.batches, device.place)[plan.same_as]
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

@@ -79,7 +79,8 @@ class Device:
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:
         """Context of a forward without gradients."""
-        with torch.inference_mode(), self._autocast():
+        # Weights that come from other ranks are put into the same tensors in training, which may not be inference's.
+        with torch.no_grad() if self.ranks.sharded else torch.inference_mode(), self._autocast():
             yield
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:

@@ -81,13 +81,12 @@ def _among_ranks() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
-    except RuntimeError as error:
+    except BaseException as error:
         _on_sigterm(partial(_end_later, time.monotonic() + 2 * _GRACE))
-        if isinstance(error, FeatherfitError) or not any(part in str(error) for part in _LOST):
-            raise
-        lost = _lost(_GRACE)
-        _leave()
-        raise lost from error
+        _give_up()
+        if isinstance(error, RuntimeError) and not isinstance(error, FeatherfitError) and _is_of_ranks(error):
+            raise _lost(_GRACE) from error
+        raise
     else:
         _on_sigterm(before)
 
@@ -171,6 +170,19 @@ def _end_later(until: float, *_: Any) -> None:
     if time.monotonic() > until:
         _on_sigterm(signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_of_ranks(error: RuntimeError) -> bool:
+    return any(part in str(error) for part in _LOST)
+
+
+def _give_up() -> None:
+    """Lets the others notice at once that this rank has left, where leaving does not wait for them."""
+    import torch.distributed as dist
+
+    atexit.unregister(_leave)
+    if dist.is_initialized() and dist.get_backend() == "gloo":
+        dist.destroy_process_group()
 
 
 def _leave() -> None:

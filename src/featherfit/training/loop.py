@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from featherfit.config.schema import Config, OptimConfig
-from featherfit.data.batch import load_batches, training_batches
+from featherfit.data.batch import collate, load_batches, training_batches
 from featherfit.data.dataset import Dataset
 from featherfit.errors import TrainingError
 from featherfit.memory import released_now_and_then
@@ -162,15 +163,21 @@ def _steps(
 ) -> Iterator[tuple[int, list[Batch]]]:
     """(epoch from 1, micro-batches) of every step of the plan; cut by the limit as it is when the epoch begins.
 
-    Each rank gets its own share of the step's rows, which may be none.
+    Each rank gets its own share of the step's rows, which may be none. Where all have to compute equally often, those with
+    less to do get rows of weight 0.
     """
+
+    def of_rank(rank: int, epoch: int, left: int) -> list[list[np.ndarray]]:
+        return training_batches(
+            dataset.rows.lengths, config.env.batch_size, limit.tokens, padded=limit.padded, seed=seed, epoch=epoch,
+            share=rank, shares=ranks.world,
+        )[:left]  # fmt: skip
+
     left = plan.total_steps
     epoch = 0
     while left > 0:
-        steps = training_batches(
-            dataset.rows.lengths, config.env.batch_size, limit.tokens, padded=limit.padded, seed=seed, epoch=epoch,
-            share=ranks.rank, shares=ranks.world,
-        )[:left]  # fmt: skip
+        steps = of_rank(ranks.rank, epoch, left)
+        everyones = [of_rank(rank, epoch, left) for rank in range(ranks.world)] if ranks.sharded else [steps]
         epoch += 1
         left -= len(steps)
         batches = load_batches(
@@ -181,15 +188,23 @@ def _steps(
             dataset.weights,
             workers=config.env.num_workers,
         )
-        for step in steps:
-            yield epoch, [next(batches) for _ in step]
+        for step, *all_shares in zip(steps, *everyones, strict=True):
+            own = [next(batches) for _ in step]
+            idle = max(map(len, all_shares)) - len(own)
+            yield epoch, own + [_weightless(dataset, all_shares[0][-1][-1:], pad_id) for _ in range(idle)]
+
+
+def _weightless(dataset: Dataset, rows: np.ndarray, pad_id: int) -> Batch:
+    """Rows that a rank computes to keep the others company."""
+    batch = collate(dataset.rows, rows, pad_id, dataset.labels)
+    return replace(batch, weights=torch.zeros(len(rows)))
 
 
 def _accumulate(
     model: MultiModalModel, batches: list[Batch], accelerator: Accelerator, problem_type: ProblemType, smoothing: float
 ) -> float:
     """Gradients of the step's weighted mean loss, whatever the micro-batches; returns that loss."""
-    total_weight = sum(float(len(batch) if batch.weights is None else batch.weights.sum()) for batch in batches)
+    total_weight = sum(float(len(batch) if batch.weights is None else batch.weights.sum()) for batch in batches) or 1.0
     total = 0.0
     for batch in batches:
         with fits(batch):
@@ -229,6 +244,7 @@ def _whatever_fits(
                 f"(it is {config.model.hf_text.max_text_len}), or with frozen weights in bfloat16, env.precision='bf16' "
                 f"(it is {config.env.precision!r}) and an optim.peft."
             )
+        device.ranks.refuse_to_repeat()
         limit.lower(batch, f"Step {step}")
         optimizer.zero_grad()
         rewind()

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from featherfit.errors import ConfigError, DataError
+from featherfit.errors import ConfigError, DataError, TrainingError
 from featherfit.training.launch import Launch, met
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ T = TypeVar("T")
 START_SEVERAL = "torchrun --nproc_per_node 2 -m featherfit fit ..."
 """A command that starts two ranks, for messages."""
 
+_FSDP = "ACCELERATE_USE_FSDP"
+"""What `accelerate launch --use_fsdp` sets."""
+
 _BUCKET = 1 << 24
 """Gradients that are summed over ranks at a time; those of adapters are fewer."""
 
@@ -42,10 +45,12 @@ class Ranks:
     Attributes:
         rank: This one, from 0.
         world: How many there are.
+        sharded: Whether each keeps a part of the frozen weights, so that all have to compute equally often.
     """
 
     rank: int = 0
     world: int = 1
+    sharded: bool = False
 
     @property
     def first(self) -> bool:
@@ -53,12 +58,29 @@ class Ranks:
         return self.rank == 0
 
     def share(self, parts: Sequence[T]) -> list[T]:
-        """This rank's share of a list whose order is the same on all ranks: every `world`-th."""
-        return list(parts[self.rank :: self.world])
+        """This rank's share of a list whose order is the same on all ranks: every `world`-th.
+
+        Where ranks have to compute equally often, some get parts from the beginning again.
+        """
+        end = -(-len(parts) // self.world) * self.world if self.sharded else len(parts)
+        return [parts[place % len(parts)] for place in range(self.rank, end, self.world)]
 
     def most_tokens(self, limit: int, total: int) -> int:
         """A limit of tokens per forward under which there is work for every rank."""
         return limit if self.world == 1 else min(limit, max(1, -(-total // self.world)))
+
+    def refuse_to_repeat(self) -> None:
+        """To be called before a forward is done again because memory did not suffice.
+
+        Raises:
+            TrainingError: The other ranks would wait for one that has gone back.
+        """
+        if self.sharded:
+            raise TrainingError(
+                f"Rank {self.rank}: memory did not suffice for a forward, and under env.strategy=fsdp none can be done again "
+                "by one process alone. Set a smaller env.per_gpu_batch_size, or "
+                "model.hf_text.gradient_checkpointing=True."
+            )
 
     def agreed(self, value: T) -> T:
         """What rank 0 has for `value`; others wait for it."""
@@ -117,12 +139,12 @@ class Ranks:
         Args:
             parameters: All that train, in the same order everywhere; a rank without rows has no gradients.
             loss: Weighted mean loss of this rank's rows.
-            batches: This rank's rows.
+            batches: This rank's rows; those of weight 0 are not of the step.
 
         Returns:
             The whole step's loss and number of rows.
         """
-        rows = sum(len(batch) for batch in batches)
+        rows = sum(len(batch) if batch.weights is None else int(batch.weights.count_nonzero()) for batch in batches)
         if self.world == 1:
             return loss, rows
         import torch
@@ -143,14 +165,24 @@ class Ranks:
                 parameter.grad = values.view_as(parameter)
         return total_loss / total_weight, round(total_rows)
 
-    def sum_results(self, result: np.ndarray, place: torch.device) -> np.ndarray:
-        """The sum over all ranks of an array in which each has filled its own rows, and zeros elsewhere."""
+    def joined(self, result: np.ndarray, parts: Sequence[np.ndarray], place: torch.device) -> np.ndarray:
+        """The rows that all ranks have computed.
+
+        Args:
+            result: (rows, ...), in which this rank's `share` of the parts is filled.
+            parts: Positions of rows, no row in two of them.
+            place: This rank's device.
+        """
         if self.world == 1:
             return result
+        import numpy as np
         import torch
         import torch.distributed as dist
 
-        own = torch.from_numpy(result).to(place)
+        filled = np.zeros_like(result)
+        for part in parts[self.rank :: self.world]:
+            filled[part] = result[part]
+        own = torch.from_numpy(filled).to(place)
         dist.all_reduce(own)
         return own.cpu().numpy()
 
@@ -168,8 +200,9 @@ def join(config: Config, *, on_gpu: bool) -> Ranks:
     Raises:
         ConfigError: Settings that do not go with what was launched.
     """
-    launch = Launch.of_this_process()
-    _check(config, launch, on_gpu)
+    launch, strategy = Launch.of_this_process(), _strategy(config)
+    _check(config, strategy, launch, on_gpu)
+    os.environ.pop(_FSDP, None)  # or accelerate would take the model apart itself
     if launch is None:
         return ALONE
     import datetime
@@ -183,10 +216,16 @@ def join(config: Config, *, on_gpu: bool) -> Ranks:
     found: list[Any] = [None] * launch.world
     dist.all_gather_object(found, (socket.gethostname(), os.getpid()))
     met(found)
-    return Ranks(launch.rank, launch.world)
+    return Ranks(launch.rank, launch.world, sharded=strategy == "fsdp")
 
 
-def _check(config: Config, launch: Launch | None, on_gpu: bool) -> None:
+def _strategy(config: Config) -> str:
+    if config.env.strategy != "auto":
+        return config.env.strategy
+    return "fsdp" if os.environ.get(_FSDP, "false").lower() == "true" else "ddp"
+
+
+def _check(config: Config, strategy: str, launch: Launch | None, on_gpu: bool) -> None:
     env = config.env
     if launch is None:
         if env.num_gpus > 1:
@@ -217,8 +256,28 @@ def _check(config: Config, launch: Launch | None, on_gpu: bool) -> None:
             )
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         problems.append("accelerate launch --use_deepspeed: DeepSpeed is not in this version. Launch without it.")
+    if strategy == "fsdp" and config.optim.peft is None:
+        problems.append(
+            "env.strategy='fsdp' spreads frozen weights over the processes, and with optim.peft=null none are frozen. Give "
+            "optim.peft a parameter-efficient method, or set env.strategy=ddp."
+        )
+    if strategy == "fsdp" and not _can_leave_parameters_out():
+        import torch
+
+        problems.append(
+            f"env.strategy='fsdp' needs a torch whose fully_shard takes ignored_params, and this is {torch.__version__}. "
+            "Install a newer one: pip install -U torch."
+        )
     if problems:
         raise ConfigError(problems)
+
+
+def _can_leave_parameters_out() -> bool:
+    import inspect
+
+    from torch.distributed import fsdp
+
+    return hasattr(fsdp, "fully_shard") and "ignored_params" in inspect.signature(fsdp.fully_shard).parameters
 
 
 def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
