@@ -14,6 +14,7 @@ FAMILIES = {
     "CheckpointError": OSError,
     "TargetError": ValueError,
     "TrainingError": RuntimeError,
+    "RankLostError": RuntimeError,
     "QualityError": RuntimeError,
     "ArtifactError": ValueError,
     "PathExistsError": ValueError,

@@ -23,14 +23,16 @@ from featherfit.errors import (
     CheckpointError,
     ConfigError,
     FeatherfitError,
+    RankLostError,
     TrainingError,
 )
 from featherfit.report import Reporter
+from featherfit.training.launch import tells
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EXIT_CODES = {CheckpointError: 3, ArtifactError: 4, TrainingError: 5, FeatherfitError: 2}
+EXIT_CODES = {CheckpointError: 3, ArtifactError: 4, TrainingError: 5, RankLostError: 5, FeatherfitError: 2}
 """By the first class an error is an instance of; usage errors end with 2 too and anything else with 1."""
 
 PLOTS = (".png", ".svg", ".pdf")
@@ -371,12 +373,14 @@ def _show_warning(message: Warning | str, category: type[Warning], *where: Any, 
 
 
 def _fail(error: Exception, as_json: bool) -> int:
-    """Says what went wrong, and returns the exit code."""
-    reporter = Reporter()
+    """Says what went wrong, unless another process does, and returns the exit code."""
     # The class of usage errors lies in different places in typer's versions; only they have this method.
     usage = getattr(error, "format_message", None)
     ours = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), None)
-    message = usage() if usage else str(error)
+    code = 2 if usage else ours or 1
+    if not tells(error):
+        return code
+    reporter, message = Reporter(), usage() if usage else str(error)
     if os.environ.get("FEATHERFIT_DEBUG", "0") not in ("", "0"):
         reporter.error("".join(traceback.format_exception(error)))
     elif usage:
@@ -390,4 +394,4 @@ def _fail(error: Exception, as_json: bool) -> int:
 
         kind = "UsageError" if usage else type(error).__name__
         reporter.result(json.dumps({"error": {"kind": kind, "message": message}}, ensure_ascii=False))
-    return 2 if usage else ours or 1
+    return code

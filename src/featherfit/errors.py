@@ -7,6 +7,7 @@
     |-- CheckpointError         (OSError)        pretrained weights not found, unreadable or not the recorded ones
     |-- TargetError             (ValueError)     adapter targets that match nothing, or match far too much
     |-- TrainingError           (RuntimeError)   training cannot go on
+    |-- RankLostError           (RuntimeError)   another process of a fit on several devices ended
     |-- QualityError            (RuntimeError)   a faster form of the model predicts too differently
     |-- ArtifactError           (ValueError)     a saved predictor that is damaged, partial or from elsewhere
     |-- PathExistsError         (ValueError)     an output path that already holds something
@@ -57,6 +58,10 @@ class TargetError(FeatherfitError, ValueError):
 
 class TrainingError(FeatherfitError, RuntimeError):
     """Training cannot go on, for example because the loss is no longer a number."""
+
+
+class RankLostError(FeatherfitError, RuntimeError):
+    """Another process of a fit on several devices ended or does not answer; the message says which."""
 
 
 class QualityError(FeatherfitError, RuntimeError):

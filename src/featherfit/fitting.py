@@ -113,7 +113,7 @@ def _start(
     from featherfit.data.processors.label import LabelProcessor
     from featherfit.data.processors.text import TextProcessor
     from featherfit.data.schema import infer_schema
-    from featherfit.training.device import pick_device
+    from featherfit.training.device import device_of_fit
 
     schema = infer_schema(
         frame,
@@ -134,7 +134,7 @@ def _start(
         config.data.pos_label,
         config.data.label.numerical_preprocessing,
     )
-    device = pick_device(config.env, config.model.hf_text.base_precision)
+    device = device_of_fit(config)
     checkpoint = resolve_checkpoint(config.model.hf_text.checkpoint_name)
     reporter.info(
         f"Checkpoint {checkpoint.name} from {checkpoint.source} on {device.place.type}"
@@ -150,7 +150,7 @@ def _go_on(
     request: FitRequest, config: Config, frame: pd.DataFrame, tuning: pd.DataFrame | None, previous: Fitted
 ) -> tuple[Fitted, pd.DataFrame, pd.DataFrame]:
     """The previous predictor under new `optim` and `env` settings, and its two new tables."""
-    from featherfit.training.device import pick_device
+    from featherfit.training.device import device_of_fit
 
     before, now = to_flat(previous.config), to_flat(config)
     fixed = ("model.", "data.", "optim.peft", "optim.lora.", "optim.extra_trainable_params")
@@ -166,7 +166,11 @@ def _go_on(
     if request.presets is not None:
         warnings.warn(f"presets={request.presets!r}: settings of a fitted predictor are kept.", stacklevel=4)
     train_frame, tuning = _split(request, previous.schema, frame, tuning)
-    device = pick_device(config.env, config.model.hf_text.base_precision)
+    device = device_of_fit(config)
+    if device.ranks.sharded or previous.device.ranks.sharded:
+        raise ConfigError(
+            "env.strategy='fsdp' is for a first fit; its weights are spread before adapters train. Use ddp."
+        )
     model = previous.model.to(device.place)
     return replace(previous, config=config, device=device, model=model), train_frame, tuning
 
@@ -251,7 +255,7 @@ def _train(
     reporter.model_table(model_size(fitted.model), f"{fitted.checkpoint.name}, {optim.peft or 'full fine-tuning'}")
     plan = make_plan(len(train_set), fitted.config)
     evaluate = _scorer(fitted, tuning_set)
-    states = BestStates(request.work_folder, optim.top_k, METRICS[metric].greater_is_better)
+    states = BestStates(request.work_folder, optim.top_k, METRICS[metric].greater_is_better, fitted.device.ranks)
     steps, reason = _run_steps(request, fitted, train_set, plan, states, evaluate, reporter, started)
     used = states.restore(fitted.model, optim.top_k_average_method, evaluate)
     fitted.model.eval()
@@ -279,7 +283,7 @@ def _scorer(fitted: Fitted, tuning_set: Dataset) -> Callable[[], float]:
     def evaluate() -> float:
         assert tuning_set.labels is not None
         metric, logits = fitted.validation_metric, outputs(fitted, tuning_set)
-        return score_outputs([metric], logits, tuning_set.labels, fitted.label)[metric]
+        return fitted.device.ranks.agreed(score_outputs([metric], logits, tuning_set.labels, fitted.label)[metric])
 
     return evaluate
 
@@ -309,7 +313,7 @@ def _run_steps(
         evaluate=evaluate,
         seed=request.seed,
     )
-    report, reason = None, "all epochs done"
+    report, reason, agreed = None, "all epochs done", fitted.device.ranks.agreed
     with reporter.training_progress(plan.total_steps, fitted.validation_metric) as progress:
         for report in reports:
             if report.score is not None:
@@ -318,7 +322,7 @@ def _run_steps(
             if states.checks_since_best >= fitted.config.optim.patience:
                 reason = f"no better score in {fitted.config.optim.patience} validations"
                 break
-            if request.time_limit is not None and time.monotonic() - started > request.time_limit:
+            if request.time_limit is not None and agreed(time.monotonic() - started) > request.time_limit:
                 reason = f"time_limit of {request.time_limit:g} s reached"
                 break
     assert report is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from featherfit.artifact.facts import FittedFacts
 from featherfit.artifact.format import WORK, discard_work, is_free
 from featherfit.config.arguments import refuse_unsupported
 from featherfit.errors import ConfigError, PathExistsError
+from featherfit.training.launch import together
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,13 +122,10 @@ class MultiModalPredictor(FittedFacts):
             work_folder=path / WORK,
         )  # fmt: skip
         self._faster = None  # it shares what is about to train
-        try:
+        with together(clean_up=partial(discard_work, path) if clean_ckpts else None):
             fitted = run_fit(request, self._reporter(), self._fitted)
-            self._store(fitted, path, standalone)
-        finally:
-            if clean_ckpts:
-                discard_work(path)
-        self._fitted, self._path = fitted, path
+            self._path = self._store(fitted, path, standalone)
+        self._fitted = fitted.alone()
         return self
 
     def evaluate(
@@ -263,7 +262,7 @@ class MultiModalPredictor(FittedFacts):
         from featherfit.data.load import load_table
         from featherfit.inference.optimize import optimize
 
-        fitted, self._faster = self._require(), None
+        fitted, self._faster = self._whole(), None
         if precision is None:
             return None
         frame = None if data is None else load_table(data, name="data")
@@ -390,8 +389,11 @@ class MultiModalPredictor(FittedFacts):
             raise PathExistsError(f"path {path} exists and is not empty. Choose another one; fit overwrites nothing.")
         return path
 
-    def _store(self, fitted: Fitted, path: Path, standalone: bool | None) -> None:
+    def _store(self, fitted: Fitted, path: Path, standalone: bool | None) -> Path:
+        """Where the artifact is: where the first rank has put it."""
         from featherfit.artifact.store import save_artifact
 
-        save_artifact(fitted, path, standalone=standalone)
-        self._reporter().info(f"Artifact: {path}")
+        if fitted.device.ranks.first:
+            save_artifact(fitted, path, standalone=standalone)
+            self._reporter().info(f"Artifact: {path}")
+        return fitted.device.ranks.agreed(path)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
+from featherfit.training.launch import speaks
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -35,6 +37,7 @@ class Reporter:
         verbosity: 0 silent, 1 warnings, 2 progress (without a bar: a line for every validation), 3 such lines beside a
             bar too, 4 a line for every step.
         bars: Whether live bars are shown.
+        speaks: Whether this is the one process that speaks; of the others only errors are heard.
     """
 
     def __init__(self, verbosity: int = 2, enable_progress_bar: bool | None = None):
@@ -45,7 +48,8 @@ class Reporter:
             enable_progress_bar: False for no live bars, True for bars even where stderr is no terminal, None for bars
                 on a terminal. A variable in `QUIET_VARIABLES` and a verbosity below 2 turn them off in any case.
         """
-        self.verbosity = verbosity
+        self.speaks = speaks()
+        self.verbosity = verbosity = verbosity if self.speaks else 0
         quiet = verbosity < 2 or any(os.environ.get(name, "0") not in ("", "0") for name in QUIET_VARIABLES)
         self._forced = enable_progress_bar is True
         self.bars = not quiet and (sys.stderr.isatty() if enable_progress_bar is None else enable_progress_bar)
@@ -76,6 +80,8 @@ class Reporter:
 
     def result(self, text: str) -> None:
         """What was asked for, on stdout as it is."""
+        if not self.speaks:
+            return
         sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
 
     def model_table(self, size: ModelSize, title: str) -> None:

@@ -164,7 +164,6 @@ def test_a_foreign_key_may_ask_for_what_is_done_anyway(key, value):
         ("env.compile.turn_on", False),
         ("env.fast_dev_run", False),
         ("env.num_nodes", 1),
-        ("env.strategy", "auto"),
     ],
 )
 def test_the_usual_values_are_among_them(key, value):
@@ -177,14 +176,14 @@ def test_the_usual_values_are_among_them(key, value):
         (
             {"env.num_nodes": 2},
             (
-                "env.num_nodes=2 is not in this version: training runs on one machine. "
+                "env.num_nodes=2 is not in this version: the launcher says how many machines there are: torchrun --nnodes. "
                 "Leave it out, or give 1, which is what happens anyway."
             ),
         ),
         (
             {"env.num_nodes": True},
             (
-                "env.num_nodes=True is not in this version: training runs on one machine. "
+                "env.num_nodes=True is not in this version: the launcher says how many machines there are: torchrun --nnodes. "
                 "Leave it out, or give 1, which is what happens anyway."
             ),
         ),
@@ -258,7 +257,18 @@ def test_another_value_is_refused_with_the_reason(overrides, problem):
             "the loss follows the problem type: cross entropy or mean squared error",
             "auto",
         ),
-        ("env.num_gpus", 4, "training runs on one device", "a whole number from -1 to 1"),
+        (
+            "env.strategy",
+            "ddp_spawn_find_unused_parameters_true",
+            "processes are started by a launcher: torchrun --nproc_per_node 2 -m featherfit fit ...",
+            "one of auto, ddp, fsdp",
+        ),
+        (
+            "env.strategy",
+            "deepspeed_stage_3_offload",
+            "DeepSpeed was not tried; fsdp shards the same frozen weights",
+            "one of auto, ddp, fsdp",
+        ),
     ],
 )
 def test_a_value_only_automm_offers_is_refused_with_the_reason(key, value, reason, allowed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherfit.errors import NotFittedError
@@ -23,6 +24,7 @@ class FittedFacts:
 
     _fitted: Fitted | None = None
     _faster: Fitted | None = None
+    _path: Path | None = None
     _problem_type: str | None = None
     _eval_metric: Any = None
     _validation_metric: Any = None
@@ -86,7 +88,16 @@ class FittedFacts:
 
     def _serving(self) -> Fitted:
         """What predicts: a faster form of the fitted predictor where there is one."""
-        return self._faster or self._require()
+        return self._faster or self._whole()
+
+    def _whole(self) -> Fitted:
+        """The fitted predictor with all its weights: read again where training had spread them over several processes."""
+        fitted = self._require()
+        if fitted.device.ranks.sharded and self._path is not None:
+            from featherfit.artifact.store import load_artifact
+
+            fitted = self._fitted = load_artifact(self._path)
+        return fitted
 
     def _require(self) -> Fitted:
         if self._fitted is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from featherfit.data.schema import Schema
 from featherfit.models.build import MultiModalModel, build_model
 from featherfit.models.linear import freeze_linears, lower_precision
 from featherfit.training.device import Device
+from featherfit.training.ranks import ALONE
+from featherfit.training.sharding import shard
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,12 @@ class Fitted:
     eval_metric: str
     validation_metric: str
     summary: dict[str, Any] = field(default_factory=dict)
+
+    def alone(self) -> Fitted:
+        """The same, to be used without the ranks it was trained with; not if they have parts of its weights."""
+        if self.device.ranks.sharded:
+            return self
+        return replace(self, device=replace(self.device, ranks=ALONE))
 
 
 def outputs_of(label: LabelProcessor) -> int:
@@ -85,10 +93,12 @@ def prepare(model: MultiModalModel, config: Config, seed: int, device: Device) -
     if settings.dropout == "off" or (settings.dropout == "auto" and config.optim.peft is not None):
         model.encoder.disable_dropout()
     if config.optim.peft is not None:
-        freeze_linears(model.encoder.backbone)
+        freeze_linears(model.encoder.backbone, copies=not device.ranks.sharded)
     apply_adapters(model, config.optim, seed=seed)
     if config.optim.peft is not None:
         lower_precision(model.encoder.backbone, device.frozen_dtype)
     if settings.gradient_checkpointing:
         model.encoder.enable_gradient_checkpointing(offload=settings.activation_offload)
+    if device.ranks.sharded:
+        shard(model.encoder, device.place)
     return model.to(device.place).eval()

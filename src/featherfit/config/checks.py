@@ -64,7 +64,7 @@ def contradictions(flat: Mapping[str, Any]) -> list[str]:
     """What is wrong with settings that are each right on their own; one line each."""
     problems = []
     accelerator, gpus = flat.get("env.accelerator"), flat.get("env.num_gpus")
-    if (accelerator, gpus) in (("gpu", 0), ("cpu", 1)):
+    if (accelerator == "gpu" and gpus == 0) or (accelerator == "cpu" and gpus is not None and gpus > 0):
         problems.append(f"env.accelerator={accelerator!r} contradicts env.num_gpus={gpus}. Drop one of them.")
     if flat.get("model.hf_text.activation_offload") and not flat.get("model.hf_text.gradient_checkpointing"):
         problems.append(

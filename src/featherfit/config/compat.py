@@ -33,10 +33,21 @@ RESPELT: dict[str, dict[Any, Any]] = {
     "optim.peft": {"Ia3_lora_norm": "ia3_lora_norm"},
     "env.precision": {16: "16", 32: "32"},
     "model.hf_text.max_text_len": {None: 0},
+    "env.strategy": {"ddp_find_unused_parameters_true": "ddp", "ddp_find_unused_parameters_false": "ddp"},
 }
 """Values AutoMM writes another way -> how they are written here."""
 
 ANY_OTHER = object()
+
+_SPAWNED = tuple(
+    f"ddp_{start}{unused}"
+    for start in ("spawn", "fork", "notebook")
+    for unused in ("", "_find_unused_parameters_true", "_find_unused_parameters_false")
+)
+_DEEPSPEED = (
+    "deepspeed",
+    *(f"deepspeed_stage_{stage}" for stage in ("1", "2", "2_offload", "3", "3_offload", "3_offload_nvme")),
+)
 
 REFUSED_VALUES: dict[str, dict[Any, str]] = {
     "model.hf_text.low_cpu_mem_usage": {ANY_OTHER: "weights are always loaded without a second copy in memory"},
@@ -48,7 +59,12 @@ REFUSED_VALUES: dict[str, dict[Any, str]] = {
         "focal_loss": "for rare classes there is optim.class_weights='balanced'",
         ANY_OTHER: "the loss follows the problem type: cross entropy or mean squared error",
     },
-    "env.num_gpus": {ANY_OTHER: "training runs on one device"},
+    "env.strategy": {
+        **dict.fromkeys(
+            _SPAWNED, "processes are started by a launcher: torchrun --nproc_per_node 2 -m featherfit fit ..."
+        ),
+        **dict.fromkeys(_DEEPSPEED, "DeepSpeed was not tried; fsdp shards the same frozen weights"),
+    },
 }
 """Values of our own settings that AutoMM offers and this version does not."""
 
@@ -67,7 +83,7 @@ _NO_FUSION = "with a single encoder nothing is fused"
 _NO_MIXUP = "mixup is for images, and this version models text columns"
 _NO_TEMPLATES = "prompt templates are for AutoMM's t_few, which is not offered"
 _NO_LEMDA = "LeMDA augments several modalities, and this version has one"
-_NO_DEEPSPEED = "training runs on one device"
+_NO_DEEPSPEED = "DeepSpeed was not tried; env.strategy=fsdp shards the same frozen weights"
 _NO_COMPILE = "models are not compiled"
 _NO_ALIGNMENT = "there is only one modality to align"
 
@@ -118,10 +134,9 @@ REFUSED = {
     "optim.automatic_optimization": Refusal("the training loop takes its own steps", (True,)),
     "optim.lemda.turn_on": Refusal(_NO_LEMDA, (False,)),
     "optim.lemda.*": Refusal(_NO_LEMDA),
-    "env.num_nodes": Refusal("training runs on one machine", (1,)),
+    "env.num_nodes": Refusal("the launcher says how many machines there are: torchrun --nnodes", (1,)),
     "env.fast_dev_run": Refusal("for a quick trial there is optim.max_steps", (False,)),
     "env.auto_select_gpus": Refusal("the GPU is chosen for you; CUDA_VISIBLE_DEVICES narrows the choice", (True,)),
-    "env.strategy": Refusal("training runs on one device", ("auto",)),
     "env.deepspeed_allgather_size": Refusal(_NO_DEEPSPEED),
     "env.deepspeed_allreduce_size": Refusal(_NO_DEEPSPEED),
     "env.compile.turn_on": Refusal(_NO_COMPILE, (False,)),

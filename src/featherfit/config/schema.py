@@ -257,7 +257,18 @@ class EnvConfig:
         choices=("auto", "32", "32-true", "bf16", "bf16-mixed", "16", "16-mixed"),
     )
     accelerator: str = option("auto", "Device: auto takes a GPU if there is one.", choices=("auto", "cpu", "gpu"))
-    num_gpus: int = option(-1, "GPUs to use: -1 the one that is there, 0 none, 1 one.", low=-1, high=1)
+    num_gpus: int = option(
+        -1, "GPUs to use: -1 all that the launcher started processes for, 0 none, otherwise how many that is.", low=-1
+    )
+    strategy: str = option(
+        "auto",
+        "How several processes share the work: ddp keeps the whole model in each, fsdp a part of the frozen weights; auto "
+        "is what the launcher says, else ddp.",
+        choices=("auto", "ddp", "fsdp"),
+    )
+    rank_timeout: float = option(
+        300.0, "Seconds for which a process waits for the others before it gives up on them.", above=0
+    )
     num_workers: int = option(
         0, "Processes that assemble training batches; rows are tokenized once beforehand, so 0 is best.", low=0
     )

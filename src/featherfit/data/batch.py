@@ -57,7 +57,15 @@ def collate(
 
 
 def training_batches(
-    lengths: np.ndarray, batch_size: int, tokens: int, *, padded: bool, seed: int, epoch: int
+    lengths: np.ndarray,
+    batch_size: int,
+    tokens: int,
+    *,
+    padded: bool,
+    seed: int,
+    epoch: int,
+    share: int = 0,
+    shares: int = 1,
 ) -> list[list[np.ndarray]]:
     """One epoch's optimiser steps, each a list of micro-batches of row positions.
 
@@ -71,12 +79,15 @@ def training_batches(
         padded: Whether padding counts, as it does for a model that computes it.
         seed: Together with `epoch` decides the order.
         epoch: Which pass over the rows this is.
+        share: Which share of every step to give, from 0; shares have the same lengths as nearly as can be.
+        shares: How many there are. A share of a step of fewer rows may be empty.
     """
     order = np.random.default_rng([seed, epoch]).permutation(len(lengths))
     steps = []
     for start in range(0, len(order), batch_size):
         step = order[start : start + batch_size]
-        steps.append(cut_evenly(step[np.argsort(-lengths[step], kind="stable")], lengths, tokens, padded=padded))
+        own = step[np.argsort(-lengths[step], kind="stable")][share::shares]
+        steps.append(cut_evenly(own, lengths, tokens, padded=padded) if len(own) else [])
     return steps
 
 

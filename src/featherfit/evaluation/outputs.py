@@ -33,7 +33,7 @@ def model_outputs(
 ) -> np.ndarray:
     """Runs the model without gradients.
 
-    Rows are batched by length and content, so a row's result does not depend on where it stands in the table, and rows
+    Ranks share the rows, and each has all results. Rows are batched by length and content, so a row's result does not depend on where it stands in the table, and rows
     with the same tokens are computed once. A forward that memory does not suffice for is done again in smaller ones, and
     those after it are as small.
 
@@ -55,10 +55,11 @@ def model_outputs(
     """
     model.eval()
     width = model.encoder.out_dim if embeddings else model.head.linear.out_features
-    result = np.empty((len(dataset), width), dtype=np.float32)
+    result = np.zeros((len(dataset), width), dtype=np.float32)
     run = model.embed if embeddings else model
     padded = not model.encoder.family.packs
-    plan = inference_plan(dataset.rows, tokens, padded=padded)
+    ranks = device.ranks
+    plan = inference_plan(dataset.rows, ranks.most_tokens(tokens, int(dataset.rows.lengths.sum())), padded=padded)
     copies = np.bincount(plan.same_as, minlength=len(dataset))
     remedy = "A smaller env.inference_batch_size_ratio or env.per_gpu_batch_size does so from the first row."
     limit = TokenLimit(tokens, dataset, pad_id, padded=padded, remedy=remedy)
@@ -74,13 +75,15 @@ def model_outputs(
                 f"Memory does not suffice for the row with index {dataset.index[int(batch.rows[0])]!r} alone, of "
                 f"{batch.input_ids.shape[1]} tokens. Shorten its text, or fit with a smaller model.hf_text.max_text_len."
             )
+        ranks.refuse_to_repeat()
         limit.lower(batch, "Prediction")
 
-    for batch in released_now_and_then(load_batches(dataset.rows, plan.batches, pad_id, workers=workers)):
+    batches = load_batches(dataset.rows, ranks.share(plan.batches), pad_id, workers=workers)
+    for batch in released_now_and_then(batches):
         until_it_fits(partial(compute, batch), make_room)
         if progress is not None:
             progress(int(copies[batch.rows.numpy()].sum()))
-    return result[plan.same_as]
+    return ranks.joined(result, plan.batches, device.place)[plan.same_as]
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

@@ -165,10 +165,15 @@ def keeps_copies(module: nn.Module) -> bool:
     return _within_limit(module) and cpu_reorders()
 
 
-def freeze_linears(module: nn.Module) -> None:
-    """Puts a `FrozenLinear` in the place of every linear layer, in place; layers that are shared stay shared."""
+def freeze_linears(module: nn.Module, *, copies: bool = True) -> None:
+    """Puts a `FrozenLinear` in the place of every linear layer, in place; layers that are shared stay shared.
+
+    Args:
+        module: Any model.
+        copies: Keep reordered copies of the weights, where the machine has a use for them.
+    """
     linears = {id(child): child for child in module.modules() if type(child) is nn.Linear}
-    reorders = _within_limit(module)
+    reorders = copies and _within_limit(module)
     frozen = {key: FrozenLinear.of(linear, reorders=reorders) for key, linear in linears.items()}
     for path, child in list(module.named_modules(remove_duplicate=False)):
         if id(child) in frozen:

@@ -1,10 +1,13 @@
-"""`env` settings go in; the device, its arithmetic and its attention come out. The only module that knows accelerate."""
+"""`env` settings go in; the device, its arithmetic, its attention and the ranks beside it come out.
+
+Only this module and `ranks` know accelerate.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from featherfit.config.schema import EnvConfig
+from featherfit.config.schema import Config, EnvConfig
 from featherfit.errors import ConfigError
 from featherfit.memory import keep_few_kernels, keep_freed_memory
 from featherfit.models.quantized import FLOATS, BaseForm
+from featherfit.training.ranks import ALONE, Ranks, join
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -39,12 +43,14 @@ class Device:
             that trains stay float32.
         base_precision: How frozen matrices are kept, `model.hf_text.base_precision`.
         most_tokens: Tokens of a forward without gradients on a CPU, at most.
+        ranks: The processes that share the work.
     """
 
     place: torch.device
     precision: str
     base_precision: str = "auto"
     most_tokens: int = CPU_TOKENS
+    ranks: Ranks = ALONE
 
     @property
     def frozen_dtype(self) -> torch.dtype:
@@ -73,7 +79,8 @@ class Device:
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:
         """Context of a forward without gradients."""
-        with torch.inference_mode(), self._autocast():
+        # Weights that come from other ranks are put into the same tensors in training, which may not be inference's.
+        with torch.no_grad() if self.ranks.sharded else torch.inference_mode(), self._autocast():
             yield
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -135,6 +142,19 @@ def pick_device(env: EnvConfig, base_precision: str = "auto") -> Device:
         keep_freed_memory()
         keep_few_kernels()
     return Device(place, _precision(env.precision, on_gpu), base_precision)
+
+
+def device_of_fit(config: Config) -> Device:
+    """The device to train on, together with the other ranks if a launcher started several processes.
+
+    Raises:
+        ConfigError: As `pick_device`, or settings that do not go with what was launched.
+    """
+    device = pick_device(config.env, config.model.hf_text.base_precision)
+    ranks = join(config, on_gpu=device.place.type == "cuda")
+    if ranks.world > 1 and device.place.type == "cuda":
+        device = replace(device, place=torch.device("cuda", torch.cuda.current_device()))
+    return replace(device, ranks=ranks)
 
 
 def _precision(wanted: str, on_gpu: bool) -> str:

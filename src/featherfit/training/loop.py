@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from featherfit.config.schema import Config, OptimConfig
-from featherfit.data.batch import load_batches, training_batches
+from featherfit.data.batch import collate, load_batches, training_batches
 from featherfit.data.dataset import Dataset
 from featherfit.errors import TrainingError
 from featherfit.memory import released_now_and_then
@@ -24,6 +25,7 @@ from featherfit.training.device import Device
 from featherfit.training.losses import row_losses
 from featherfit.training.oom import TokenLimit, fits, rewinding, until_it_fits
 from featherfit.training.optim import build_optimizer, schedule, warmup_steps
+from featherfit.training.ranks import Ranks
 from featherfit.types import Batch, ProblemType, StepReport
 
 if TYPE_CHECKING:
@@ -81,7 +83,8 @@ def train(
     """Trains in place, one optimiser step per report.
 
     While a report with a score is out, the model holds the weights that were scored: the running average, where
-    `optim.ema_decay` asks for one. A step that memory does not suffice for is done again in smaller forwards.
+    `optim.ema_decay` asks for one. A step that memory does not suffice for is done again in smaller forwards. Ranks share
+    the rows of every step and end it with the same gradients, so their weights stay the same.
 
     Args:
         model: On `device` already, adapters in place.
@@ -99,7 +102,7 @@ def train(
         TrainingError: The loss is not a finite number any more, or memory does not suffice for a single row.
     """
     optim = config.optim
-    accelerator = device.accelerator()
+    accelerator, ranks = device.accelerator(), device.ranks
     optimizer = accelerator.prepare_optimizer(build_optimizer(model, config), device_placement=False)
     shape = schedule(
         optim.lr_schedule,
@@ -118,7 +121,8 @@ def train(
         padded=not model.encoder.family.packs,
         remedy=f"A smaller env.per_gpu_batch_size (it is {config.env.per_gpu_batch_size}) does so from the first step.",
     )
-    steps = _steps(dataset, config, plan, pad_id, seed, limit)
+    ranks.begin(parameters, dataset)
+    steps = _steps(dataset, config, plan, pad_id, seed, ranks, limit)
 
     def accumulate(batches: list[Batch]) -> float:
         return _accumulate(model, limit.within(batches), accelerator, problem_type, optim.label_smoothing)
@@ -129,13 +133,9 @@ def train(
             group["lr"] = rate * shape(step - 1)
         with device.training_attention(model.encoder.backbone):
             loss = _whatever_fits(accumulate, micro_batches, limit, optimizer, device, step, config)
-        rows_seen += sum(len(micro) for micro in micro_batches)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"The training loss became {loss} at step {step} (epoch {epoch}). Usual causes: a learning rate that is "
-                f"too high (optim.lr is {config.learning_rate():g}), or overflow in float16 (env.precision is "
-                f"{config.env.precision!r}; try '32')."
-            )
+        loss, rows = ranks.sum_step(parameters, loss, micro_batches)
+        rows_seen += rows
+        _refuse_infinite(loss, step, epoch, config)
         _clip(accelerator, parameters, optim)
         optimizer.step()
         optimizer.zero_grad()
@@ -159,15 +159,25 @@ def train(
 
 
 def _steps(
-    dataset: Dataset, config: Config, plan: Plan, pad_id: int, seed: int, limit: TokenLimit
+    dataset: Dataset, config: Config, plan: Plan, pad_id: int, seed: int, ranks: Ranks, limit: TokenLimit
 ) -> Iterator[tuple[int, list[Batch]]]:
-    """(epoch from 1, micro-batches) of every step of the plan; cut by the limit as it is when the epoch begins."""
+    """(epoch from 1, micro-batches) of every step of the plan; cut by the limit as it is when the epoch begins.
+
+    Each rank gets its own share of the step's rows, which may be none. Where all have to compute equally often, those with
+    less to do get rows of weight 0.
+    """
+
+    def of_rank(rank: int, epoch: int, left: int) -> list[list[np.ndarray]]:
+        return training_batches(
+            dataset.rows.lengths, config.env.batch_size, limit.tokens, padded=limit.padded, seed=seed, epoch=epoch,
+            share=rank, shares=ranks.world,
+        )[:left]  # fmt: skip
+
     left = plan.total_steps
     epoch = 0
     while left > 0:
-        steps = training_batches(
-            dataset.rows.lengths, config.env.batch_size, limit.tokens, padded=limit.padded, seed=seed, epoch=epoch
-        )[:left]
+        steps = of_rank(ranks.rank, epoch, left)
+        everyones = [of_rank(rank, epoch, left) for rank in range(ranks.world)] if ranks.sharded else [steps]
         epoch += 1
         left -= len(steps)
         batches = load_batches(
@@ -178,15 +188,23 @@ def _steps(
             dataset.weights,
             workers=config.env.num_workers,
         )
-        for step in steps:
-            yield epoch, [next(batches) for _ in step]
+        for step, *all_shares in zip(steps, *everyones, strict=True):
+            own = [next(batches) for _ in step]
+            idle = max(map(len, all_shares)) - len(own)
+            yield epoch, own + [_weightless(dataset, all_shares[0][-1][-1:], pad_id) for _ in range(idle)]
+
+
+def _weightless(dataset: Dataset, rows: np.ndarray, pad_id: int) -> Batch:
+    """Rows that a rank computes to keep the others company."""
+    batch = collate(dataset.rows, rows, pad_id, dataset.labels)
+    return replace(batch, weights=torch.zeros(len(rows)))
 
 
 def _accumulate(
     model: MultiModalModel, batches: list[Batch], accelerator: Accelerator, problem_type: ProblemType, smoothing: float
 ) -> float:
     """Gradients of the step's weighted mean loss, whatever the micro-batches; returns that loss."""
-    total_weight = sum(float(len(batch) if batch.weights is None else batch.weights.sum()) for batch in batches)
+    total_weight = sum(float(len(batch) if batch.weights is None else batch.weights.sum()) for batch in batches) or 1.0
     total = 0.0
     for batch in batches:
         with fits(batch):
@@ -226,11 +244,21 @@ def _whatever_fits(
                 f"(it is {config.model.hf_text.max_text_len}), or with frozen weights in bfloat16, env.precision='bf16' "
                 f"(it is {config.env.precision!r}) and an optim.peft."
             )
+        device.ranks.refuse_to_repeat()
         limit.lower(batch, f"Step {step}")
         optimizer.zero_grad()
         rewind()
 
     return until_it_fits(lambda: accumulate(batches), make_room)
+
+
+def _refuse_infinite(loss: float, step: int, epoch: int, config: Config) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"The training loss became {loss} at step {step} (epoch {epoch}). Usual causes: a learning rate that is too "
+            f"high (optim.lr is {config.learning_rate():g}), or overflow in float16 (env.precision is "
+            f"{config.env.precision!r}; try '32')."
+        )
 
 
 def _clip(accelerator: Accelerator, parameters: list[torch.nn.Parameter], optim: OptimConfig) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from featherfit.adapters.state import load_trainable_state, save_trainable_state
+from featherfit.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class BestStates:
         checks_since_best: Validations since the best score.
     """
 
-    def __init__(self, folder: Path, k: int, greater_is_better: bool):
-        self.folder, self.k = folder, k
+    def __init__(self, folder: Path, k: int, greater_is_better: bool, ranks: Ranks = ALONE):
+        """Rank 0 alone keeps files in `folder`; the others get its weights."""
+        self.folder, self.k, self._ranks = folder, k, ranks
         self.greater_is_better = greater_is_better
         self.kept: list[Kept] = []
         self.checks_since_best = 0
-        folder.mkdir(parents=True, exist_ok=True)
+        if ranks.first:
+            folder.mkdir(parents=True, exist_ok=True)
 
     def _key(self, state: Kept) -> tuple[float, int]:
         # NaN is no score at all: worse than any number, whichever way is better.
@@ -49,10 +52,10 @@ class BestStates:
         ranked = sorted([*self.kept, state], key=self._key)
         self.checks_since_best = 0 if ranked[0] is state else self.checks_since_best + 1
         for dropped in ranked[self.k :]:
-            if dropped is not state:
+            if dropped is not state and self._ranks.first:
                 dropped.file.unlink()
         self.kept = ranked[: self.k]
-        if state in self.kept:
+        if state in self.kept and self._ranks.first:
             save_trainable_state(model, state.file)
 
     def restore(self, model: nn.Module, method: str, evaluate: Callable[[], float]) -> list[int]:
@@ -73,12 +76,18 @@ class BestStates:
         elif method == "greedy_soup":
             best = self.kept[0].score
             for candidate in self.kept[1:]:
-                load_trainable_state(model, mean_state([s.file for s in [*chosen, candidate]]))
+                self._load(model, [*chosen, candidate])
                 score = evaluate()
                 if score >= best if self.greater_is_better else score <= best:
                     chosen, best = [*chosen, candidate], score
-        load_trainable_state(model, mean_state([state.file for state in chosen]))
+        self._load(model, chosen)
         return [state.step for state in chosen]
+
+    def _load(self, model: nn.Module, states: list[Kept]) -> None:
+        """Gives the model the mean of these states, on every rank."""
+        if self._ranks.first:
+            load_trainable_state(model, mean_state([state.file for state in states]))
+        self._ranks.same_weights([parameter for parameter in model.parameters() if parameter.requires_grad])
 
 
 def mean_state(files: list[Path]) -> dict[str, torch.Tensor]:
