@@ -61,17 +61,16 @@ def new_model(config: Config, checkpoint: Checkpoint, outputs: int, seed: int, d
         ConfigError: Gradient checkpointing with an encoder that cannot do it.
     """
     pooling = config.model.hf_text.pooling_mode
+    dtype, mapped = form_of_weights(config, device)
+    model = build_model(checkpoint, outputs=outputs, pooling=pooling, seed=seed, dtype=dtype, mapped=mapped)
+    return prepare(model, config, seed, device)
+
+
+def form_of_weights(config: Config, device: Device) -> tuple[torch.dtype, bool]:
+    """The type of the encoder's matrices and whether large tables stay in their file, as `build_backbone` wants them."""
     # A parameter of the encoder's own that is to train has to be read as it is; all else is frozen and may be low.
     low = config.optim.peft is not None and not config.optim.extra_trainable_params
-    model = build_model(
-        checkpoint,
-        outputs=outputs,
-        pooling=pooling,
-        seed=seed,
-        dtype=device.frozen_dtype if low else torch.float32,
-        mapped=low and device.place.type == "cpu",
-    )
-    return prepare(model, config, seed, device)
+    return (device.frozen_dtype if low else torch.float32), low and device.place.type == "cpu"
 
 
 def prepare(model: MultiModalModel, config: Config, seed: int, device: Device) -> MultiModalModel:

@@ -64,11 +64,11 @@ def build_backbone(
     """
     if dtype == torch.float32 and not mapped:
         return _loaded(checkpoint, torch.float32, attn)
-    stored = _stored_dtype(checkpoint.folder)
+    stored = stored_dtype(checkpoint.folder)
     model = _loaded(checkpoint, stored or torch.float32, attn)
     if any(buffer.is_floating_point() and buffer.dtype != torch.float32 for buffer in model.buffers()):
         model = _loaded(checkpoint, torch.float32, attn)  # constants were computed in the type of the file
-    _convert(model, dtype, mapped)
+    convert(model, dtype, mapped=mapped)
     return model
 
 
@@ -98,7 +98,7 @@ def _loaded(checkpoint: Checkpoint, dtype: torch.dtype, attn: str | None) -> Pre
     return model.eval()
 
 
-def _stored_dtype(folder: Path) -> torch.dtype | None:
+def stored_dtype(folder: Path) -> torch.dtype | None:
     """The type of all floating-point tensors of a checkpoint; None if there are several or they cannot be mapped."""
     from safetensors import safe_open
 
@@ -114,8 +114,14 @@ def _stored_dtype(folder: Path) -> torch.dtype | None:
     return types.pop() if len(types) == 1 else None
 
 
-def _convert(model: nn.Module, dtype: torch.dtype, mapped: bool) -> None:
-    """Matrices of linear layers to `dtype`, everything else but embedding tables to float32."""
+def convert(model: nn.Module, dtype: torch.dtype, *, mapped: bool) -> None:
+    """Matrices of linear layers to `dtype`, everything else but embedding tables to float32, in place.
+
+    Args:
+        model: As it was read; on the meta device only the types change.
+        dtype: As for `build_backbone`.
+        mapped: As for `build_backbone`.
+    """
     from transformers.pytorch_utils import Conv1D
 
     converted: list[torch.Tensor] = []

@@ -36,10 +36,12 @@ class Device:
         place: The torch device.
         precision: `no` (float32), `bf16` or `fp16`: the type of matrix products under autocast. Losses and everything
             that trains stay float32.
+        most_tokens: Most tokens of any forward, where a memory budget says so.
     """
 
     place: torch.device
     precision: str
+    most_tokens: int | None = None
 
     @property
     def frozen_dtype(self) -> torch.dtype:
@@ -55,7 +57,8 @@ class Device:
             training: Whether a backward pass follows.
         """
         tokens, most = max(1, round(rows * longest)), CPU_TRAINING_TOKENS if training else CPU_TOKENS
-        return min(tokens, most) if self.place.type == "cpu" else tokens
+        tokens = min(tokens, most) if self.place.type == "cpu" else tokens
+        return tokens if self.most_tokens is None else min(tokens, self.most_tokens)
 
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:
