@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherfit.config.dotted import to_flat
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
     from featherfit.training.selection import BestStates
 
 
-def run_fit(request: FitRequest, reporter: Reporter, previous: Fitted | None = None) -> Fitted:
+def run_fit(request: FitRequest, work_folder: Path, reporter: Reporter, previous: Fitted | None = None) -> Fitted:
     """Fits a predictor, or trains a fitted one further.
 
     Args:
         request: What was asked for.
+        work_folder: Where states are kept meanwhile.
         reporter: Hears of everything a user should know.
         previous: A fitted predictor to go on from; its model is trained in place.
 
@@ -50,7 +52,7 @@ def run_fit(request: FitRequest, reporter: Reporter, previous: Fitted | None = N
         release_freed_memory()
         if previous is None and fitted.config.optim.head_init == "probe":
             _probe(fitted, sets[0])
-        return _train(request, fitted, sets, reporter, started)
+        return _train(request, work_folder, fitted, sets, reporter, started)
 
 
 @contextlib.contextmanager
@@ -138,7 +140,12 @@ def _probe(fitted: Fitted, train_set: Dataset) -> None:
 
 
 def _train(
-    request: FitRequest, fitted: Fitted, sets: tuple[Dataset, Dataset], reporter: Reporter, started: float
+    request: FitRequest,
+    work_folder: Path,
+    fitted: Fitted,
+    sets: tuple[Dataset, Dataset],
+    reporter: Reporter,
+    started: float,
 ) -> Fitted:
     """Trains, gives the model its best weights, and returns the fitted predictor with its summary."""
     from featherfit.evaluation.metrics import METRICS
@@ -153,7 +160,7 @@ def _train(
     reporter.model_table(model_size(fitted.model), f"{fitted.checkpoint.name}, {optim.peft or 'full fine-tuning'}")
     plan = make_plan(len(train_set), fitted.config)
     evaluate = _scorer(fitted, tuning_set)
-    states = BestStates(request.work_folder, optim.top_k, METRICS[metric].greater_is_better)
+    states = BestStates(work_folder, optim.top_k, METRICS[metric].greater_is_better)
     steps, reason = _run_steps(request, fitted, train_set, plan, states, evaluate, reporter, started)
     used = states.restore(fitted.model, optim.top_k_average_method, evaluate)
     fitted.model.eval()

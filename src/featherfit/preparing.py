@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherfit.config.dotted import Overrides
@@ -41,7 +40,6 @@ class FitRequest:
     holdout_frac: float | None
     time_limit: float | None
     seed: int
-    work_folder: Path
 
 
 @dataclass(frozen=True)
@@ -81,11 +79,8 @@ def read_request(
     for note in resolved.notes:
         reporter.info(note)
     frame = load_table(request.train_data, name="train_data")
-    return (
-        resolved.config,
-        frame,
-        None if request.tuning_data is None else load_table(request.tuning_data, name="tuning_data"),
-    )
+    tuning = None if request.tuning_data is None else load_table(request.tuning_data, name="tuning_data")
+    return resolved.config, frame, tuning
 
 
 def prepare(
