@@ -16,7 +16,7 @@ from torch import nn
 from featherfit.checkpoints.resolve import Checkpoint
 from featherfit.errors import CheckpointError
 from featherfit.models import tables
-from featherfit.models.backbone import stored_dtype, build_backbone, build_backbone_from_config
+from featherfit.models.backbone import build_backbone, build_backbone_from_config, stored_dtype
 from featherfit.models.linear import cpu_reorders
 from featherfit.models.tables import MappedEmbedding, give_rows_in
 

@@ -74,11 +74,10 @@ def test_a_tight_budget_makes_forwards_smaller_and_steps_the_same(checkpoint, tm
 
     chosen = budget.Choice(32, True, 10**6)
     monkeypatch.setattr(budget, "choose", lambda *given, **more: chosen)
-    given = {**settings(checkpoint), "env.memory_budget": "2MB"}
+    usual = {**settings(checkpoint), "optim.optim_type": "sgd"}  # Adam would make much of rounding
+    given = {**usual, "env.memory_budget": "2MB"}
     fitted = MultiModalPredictor(label="label", path=tmp_path / "a", verbosity=0).fit(reviews(), hyperparameters=given)
-    plain = MultiModalPredictor(label="label", path=tmp_path / "b", verbosity=0).fit(
-        reviews(), hyperparameters=settings(checkpoint)
-    )
+    plain = MultiModalPredictor(label="label", path=tmp_path / "b", verbosity=0).fit(reviews(), hyperparameters=usual)
     inside = fitted._fitted
     assert inside.device.tokens_per_forward(8, 20, training=True) == 32
     assert inside.config.model.hf_text.gradient_checkpointing
@@ -101,7 +100,8 @@ def test_rows_are_sampled_with_the_longest_among_them():
     chosen, spaced = sampled(frame, ["text"])
     assert spaced == SAMPLE and len(chosen) <= SAMPLE + LONGEST
     assert chosen["text"].str.len().max() == 99
-    assert sampled(frame.head(50), ["text"]) == (pytest.approx, 50) or len(sampled(frame.head(50), ["text"])[0]) == 50
+    few, spaced = sampled(frame.head(50), ["text"])
+    assert len(few) == spaced == 50
 
 
 @pytest.mark.slow

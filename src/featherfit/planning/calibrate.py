@@ -19,7 +19,7 @@ from featherfit.data.batch import collate, training_batches
 from featherfit.data.processors.text import TokenizedRows
 from featherfit.memory import release_freed_memory
 from featherfit.models.build import MultiModalModel
-from featherfit.planning.copies import Architecture, small_copy
+from featherfit.planning.copies import Architecture, small_copy, undisturbed
 from featherfit.planning.counting import peak_of
 from featherfit.training.loop import accumulate
 from featherfit.types import Batch, ProblemType
@@ -102,7 +102,8 @@ def calibrate(
     found = []
     for depth in _DEPTHS:
         model = small_copy(architecture, depth, reorders=reorders)
-        found.append([_measure(model, batch, architecture, problem_type) for batch in batches])
+        with undisturbed():  # dropout draws
+            found.append([_measure(model, batch, architecture, problem_type) for batch in batches])
         del model
         release_freed_memory()
 

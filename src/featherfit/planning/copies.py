@@ -6,7 +6,9 @@ real width, and random weights: they are run, and what that takes says what ever
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,7 +60,7 @@ def whole_model(architecture: Architecture) -> MultiModalModel:
         ConfigError: Gradient checkpointing with an encoder that cannot do it.
     """
     stored = stored_dtype(architecture.checkpoint.folder) or torch.float32
-    with _quiet_and_unmoved():
+    with undisturbed():
         backbone = build_backbone_from_config(architecture.checkpoint.config, dtype=stored, device=_META)
         return _prepared(backbone, architecture, _META)
 
@@ -79,7 +81,7 @@ def small_copy(architecture: Architecture, layers: int, *, reorders: bool) -> Mu
     small = replace(architecture, config=_without_names(architecture.config))
     # Read from a file, matrices would be converted to this type one by one; here they are made in it.
     dtype, _ = form_of_weights(architecture.config, architecture.device)
-    with _quiet_and_unmoved():
+    with undisturbed():
         with init_empty_weights(include_buffers=False):
             backbone = build_backbone_from_config(cut_config(architecture.checkpoint.config, layers), dtype=dtype)
         fill(backbone)
@@ -171,15 +173,9 @@ def _without_names(config: Config) -> Config:
     return replace(config, optim=replace(config.optim, lora=lora, extra_trainable_params=[]))
 
 
-class _quiet_and_unmoved:
-    """No warnings, which the run itself will give, and torch's random numbers as they were before."""
-
-    def __enter__(self) -> None:
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """A block that warns of nothing, since the run itself will, and leaves torch's random numbers as they were."""
+    with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")
-        self._state = torch.get_rng_state()
-
-    def __exit__(self, *error: object) -> None:
-        torch.set_rng_state(self._state)
-        self._warnings.__exit__(*error)
+        yield

@@ -97,7 +97,7 @@ def sampled(frame: pd.DataFrame, columns: list[str]) -> tuple[pd.DataFrame, int]
     if len(frame) <= SAMPLE + LONGEST:
         return frame, len(frame)
     spaced = np.linspace(0, len(frame) - 1, SAMPLE).round().astype(int)
-    letters = sum(frame[column].astype(str).str.len().to_numpy() for column in columns)
+    letters = sum(frame[column].astype(str).str.len().fillna(0).to_numpy() for column in columns)
     longest = np.setdiff1d(np.argsort(letters, kind="stable")[-LONGEST:], spaced)
     return frame.iloc[np.concatenate([spaced, longest])], len(spaced)
 
