@@ -263,6 +263,12 @@ class EnvConfig:
     )
     num_workers_inference: int = option(0, "The same at prediction.", low=0)
     deterministic: bool = option(False, "Use only deterministic algorithms.")
+    memory_budget: int | str | None = option(
+        None,
+        "Most memory a fit may take, process and libraries included (on a GPU: its memory); forwards become smaller, and "
+        "then activations are recomputed, until the forecast stays under it.",
+        allowed="an amount of memory, such as 16GB, 800MB or a number of bytes, or null",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
