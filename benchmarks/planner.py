@@ -3,7 +3,7 @@
     python benchmarks/planner.py [--only TEXT ...] [--json FILE]
 
 Encoder (BERT), T5 and decoder (Llama) with random weights in three sizes, `lora` and full fine-tuning, with and without
-gradient checkpointing, in bfloat16 and float32: 72 runs, or those whose name contains every `--only`. Measured is the most
+gradient checkpointing, in bfloat16 and float32: 36 runs, or those whose name contains every `--only`. Measured is the most
 the process had in memory (VmHWM, so Linux only), libraries included.
 """
 
@@ -21,11 +21,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-SIZES: dict[str, tuple[int, int, int]] = {"tiny": (128, 4, 8_000), "small": (384, 6, 30_000), "base": (768, 12, 30_000)}
+SIZES: dict[str, tuple[int, int, int]] = {
+    "small": (384, 6, 30_000),
+    "deep": (256, 24, 8_000),
+    "wide": (640, 8, 30_000),
+}
 """Width, layers, words."""
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
+SETTINGS = (("lora", False, "bf16"), ("lora", True, "32"), (None, False, "32"), (None, True, "bf16"))
+"""`optim.peft`, checkpointing and precision: half of all combinations, with every pair of two of them."""
 ROWS, BATCH = 256, 32
-STEPS = {"tiny": 14, "small": 10, "base": 4}
+STEPS = {"small": 10, "deep": 8, "wide": 4}
 
 
 def architecture(family: str, size: str) -> dict[str, Any]:
@@ -93,7 +99,7 @@ def settings_of(run: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def work(what: str, run: dict[str, Any]) -> dict[str, float]:
+def work(what: str, run: dict[str, Any]) -> dict[str, Any]:
     """Plans or fits in this process."""
     from featherfit import MultiModalPredictor
     from featherfit.planning.machine import process_memory
@@ -109,18 +115,20 @@ def work(what: str, run: dict[str, Any]) -> dict[str, float]:
     from featherfit.training import loop
 
     times: list[float] = []
+    losses: list[float] = []
     plain = loop.train
 
     def timed(*arguments: Any, **options: Any) -> Any:
         for report in plain(*arguments, **options):
             times.append(report.seconds)
+            losses.append(report.loss)
             yield report
 
     loop.train = timed
     predictor.fit(frame, hyperparameters=given)
     steps = [after - before for before, after in itertools.pairwise(times)]
     artifact = sum(file.stat().st_size for file in (folder / "artifact").rglob("*") if file.is_file())
-    return {"peak": process_memory()[1], "seconds_per_step": median(steps), "artifact": artifact}
+    return {"peak": process_memory()[1], "seconds_per_step": median(steps), "artifact": artifact, "losses": losses}
 
 
 def in_process(what: str, run: dict[str, Any]) -> dict[str, Any]:
@@ -135,8 +143,8 @@ def in_process(what: str, run: dict[str, Any]) -> dict[str, Any]:
 def runs(only: list[str]) -> list[dict[str, Any]]:
     """All runs whose name contains every text."""
     found = []
-    for family, size, peft, checkpointing, precision in itertools.product(
-        ("encoder", "t5", "decoder"), SIZES, ("lora", None), (False, True), ("bf16", "32")
+    for family, size, (peft, checkpointing, precision) in itertools.product(
+        ("encoder", "t5", "decoder"), SIZES, SETTINGS
     ):
         name = f"{family}-{size}-{peft or 'full'}-{'ckpt' if checkpointing else 'plain'}-{precision}"
         run = {"family": family, "size": size, "peft": peft, "checkpointing": checkpointing, "precision": precision}

@@ -72,7 +72,7 @@ def _start(
     from featherfit.artifact.fitted import Fitted, new_model, outputs_of
 
     ready = prepare(request, config, frame, tuning, reporter)
-    if config.env.memory_budget is not None:
+    if config.plans_memory():
         ready = keep_within_budget(ready, reporter, may_checkpoint=True)
     config, checkpoint, device = ready.config, ready.checkpoint, ready.device
     model = new_model(config, checkpoint, outputs_of(ready.label), request.seed, device)
@@ -106,12 +106,13 @@ def _go_on(
         warnings.warn(f"presets={request.presets!r}: settings of a fitted predictor are kept.", stacklevel=4)
     train_frame, tuning = split(request, previous.schema, frame, tuning)
     device = pick_device(config.env, config.model.hf_text.base_precision)
-    if config.env.memory_budget is not None:
+    if config.plans_memory():
         metrics = previous.eval_metric, previous.validation_metric
         ready = Prepared(
             config, previous.schema, previous.label, previous.text, previous.checkpoint, device, metrics, train_frame, tuning
         )  # fmt: skip
-        device = keep_within_budget(ready, reporter, may_checkpoint=False).device
+        ready = keep_within_budget(ready, reporter, may_checkpoint=False)
+        config, device = ready.config, ready.device
     model = previous.model.to(device.place)
     return replace(previous, config=config, device=device, model=model), train_frame, tuning
 
@@ -162,6 +163,7 @@ def _train(
     evaluate = _scorer(fitted, tuning_set)
     states = BestStates(work_folder, optim.top_k, METRICS[metric].greater_is_better)
     steps, reason = _run_steps(request, fitted, train_set, plan, states, evaluate, reporter, started)
+    release_freed_memory()
     used = states.restore(fitted.model, optim.top_k_average_method, evaluate)
     fitted.model.eval()
     forget_backward(fitted.model)

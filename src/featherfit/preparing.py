@@ -134,10 +134,12 @@ def prepare(
 
 
 def keep_within_budget(ready: Prepared, reporter: Reporter, *, may_checkpoint: bool) -> Prepared:
-    """The same, computing in pieces small enough for `env.memory_budget`.
+    """The same, computing in pieces small enough for `env.memory_budget`, or for what the machine has.
+
+    From here on, until the next fit, freed memory goes back to the system at once, as the forecast takes for granted.
 
     Args:
-        ready: Its settings name a budget.
+        ready: Its settings want memory planned.
         reporter: Hears how it will compute.
         may_checkpoint: Whether activations may be recomputed where the settings do not ask for it.
 
@@ -145,16 +147,21 @@ def keep_within_budget(ready: Prepared, reporter: Reporter, *, may_checkpoint: b
         ConfigError: Nothing fits; the message has what it would take.
     """
     from featherfit.config.text import show_bytes
+    from featherfit.memory import return_freed_memory
     from featherfit.planning.budget import within_budget
     from featherfit.planning.task import task_of
 
     config = ready.config
+    if ready.device.place.type == "cpu":
+        return_freed_memory()
     task = task_of(config, ready.checkpoint, ready.device, ready.label, ready.text, ready.train_frame)
     choice, differs = within_budget(task, may_checkpoint=may_checkpoint)
-    said = f"env.memory_budget: this run takes about {show_bytes(choice.peak)}"
+    if config.env.per_gpu_batch_size == "auto":  # for prediction, and whoever loads the artifact
+        config = replace(config, env=replace(config.env, per_gpu_batch_size=max(1, choice.tokens // task.longest)))
+    said = f"Memory: this run takes about {show_bytes(choice.peak)}"
     if not differs:
-        reporter.info(f"{said} as it is.")
-        return ready
+        reporter.info(f"{said} with forwards of {choice.tokens} tokens.")
+        return replace(ready, config=config)
     recomputes = choice.checkpointing and not config.model.hf_text.gradient_checkpointing
     also = " and model.hf_text.gradient_checkpointing, which recomputes activations" if recomputes else ""
     reporter.info(f"{said} with at most {choice.tokens} tokens a forward{also}.")

@@ -176,6 +176,15 @@ def test_a_budget_that_is_none_is_refused_in_the_users_words(given, told):
     assert told in str(caught.value)
 
 
+@pytest.mark.parametrize("given", ["many", 0, 1.5])
+def test_rows_per_forward_are_a_number_or_auto(given):
+    with pytest.raises(ConfigError, match="a whole number of at least 1, or auto"):
+        resolve_config(None, {"env.per_gpu_batch_size": given}, has_gpu=False)
+    found = resolve_config(None, "env.per_gpu_batch_size=auto env.batch_size=64", has_gpu=False).config
+    assert found.plans_memory() and found.rows_per_forward(training=True) == 64
+    assert resolve_config(None, "env.per_gpu_batch_size=4", has_gpu=False).config.env.per_gpu_batch_size == 4
+
+
 @pytest.mark.parametrize("given", ["16GB", "0.5 GiB", 800_000_000, None])
 def test_a_budget_is_kept_as_it_was_written(given):
     found = resolve_config(None, {"env.memory_budget": given}, has_gpu=False).config.env.memory_budget

@@ -39,7 +39,6 @@ class FakeForecast:
         (1424, 1024, False),
         (1423, 512, False),
         (700, 256, False),
-        (656, 1024, True),
         (655, 512, True),
         (470, 256, True),
         (460, None, None),

@@ -69,6 +69,29 @@ def test_a_roomy_budget_changes_nothing(checkpoint, tmp_path):
     assert fits[1]._fitted.device.budget_tokens is None
 
 
+def test_auto_takes_what_fits_and_says_so_in_the_settings(checkpoint, tmp_path):
+    given = {**settings(checkpoint), "env.per_gpu_batch_size": "auto"}
+    fitted = MultiModalPredictor(label="label", path=tmp_path / "a", verbosity=0).fit(reviews(), hyperparameters=given)
+    inside = fitted._fitted
+    assert inside.config.env.per_gpu_batch_size == 8  # all rows of a step
+    assert inside.device.budget_tokens is None
+    plain = MultiModalPredictor(label="label", path=tmp_path / "b", verbosity=0).fit(
+        reviews(), hyperparameters=settings(checkpoint)
+    )
+    assert fitted.fit_summary()["steps"] == plain.fit_summary()["steps"]
+
+
+def test_auto_goes_on_where_nothing_fits_and_warns(checkpoint, tmp_path, monkeypatch):
+    from featherfit.planning import budget
+
+    monkeypatch.setattr(budget, "budget_of", lambda *given: 10**6)
+    given = {**settings(checkpoint), "env.per_gpu_batch_size": "auto"}
+    predictor = MultiModalPredictor(label="label", path=tmp_path / "a", verbosity=0)
+    with pytest.warns(UserWarning, match="at least, and there are 1 MB"):
+        predictor.fit(reviews(), hyperparameters=given)
+    assert predictor._fitted.config.model.hf_text.gradient_checkpointing
+
+
 def test_a_tight_budget_makes_forwards_smaller_and_steps_the_same(checkpoint, tmp_path, monkeypatch):
     from featherfit.planning import budget
 
@@ -106,7 +129,7 @@ def test_rows_are_sampled_with_the_longest_among_them():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
-@pytest.mark.parametrize("run", ["encoder-tiny-lora-plain-32", "t5-tiny-full-plain-32", "decoder-tiny-lora-ckpt-bf16"])
+@pytest.mark.parametrize("run", ["encoder-small-lora-plain-bf16", "t5-small-lora-ckpt-bf16"])
 def test_forecasts_beside_measured_peaks(run, tmp_path):
     out = tmp_path / "out.json"
     subprocess.run([sys.executable, str(BENCHMARK), "--only", run, "--json", str(out)], check=True, capture_output=True)

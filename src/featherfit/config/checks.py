@@ -226,6 +226,10 @@ def _check_budget(value: int | str | None) -> str | None:
     return None
 
 
+def _check_rows(value: int | str) -> str | None:
+    return None if isinstance(value, int) or value == "auto" else "give a whole number of at least 1, or auto."
+
+
 _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "model.names": _check_names,
     "model.hf_text.checkpoint_name": _check_checkpoint,
@@ -237,4 +241,5 @@ _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "optim.max_steps": _check_max_steps,
     "optim.class_weights": _check_class_weights,
     "env.memory_budget": _check_budget,
+    "env.per_gpu_batch_size": _check_rows,
 }

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
 from featherfit.config.text import read_bytes, show_bytes
 from featherfit.errors import ConfigError
-from featherfit.memory import release_freed_memory
 from featherfit.planning.forecast import Forecast
-from featherfit.planning.machine import process_memory
+from featherfit.planning.machine import Machine, process_memory, read_machine
 from featherfit.planning.task import ProcessShare, Task
+from featherfit.training.oom import give_memory_back
 
 
 @dataclass(frozen=True)
@@ -30,24 +32,36 @@ class Choice:
 
 
 def within_budget(task: Task, *, may_checkpoint: bool) -> tuple[Choice, bool]:
-    """How a run stays under its `env.memory_budget`, and whether that differs from how it would run without one.
+    """How a run stays under its budget, and whether that differs from how it would run without one.
 
     Args:
-        task: The run; its settings name a budget.
+        task: The run.
         may_checkpoint: Whether activations may be recomputed where the settings do not ask for it.
 
     Raises:
-        ConfigError: Nothing fits; the message has what it would take.
+        ConfigError: Nothing stays under `env.memory_budget`; the message has what it would take.
     """
-    wanted = task.architecture.config.env.memory_budget
-    assert wanted is not None
     forecast = Forecast(task)
-    process, budget = process_share(forecast), read_bytes(wanted)
-    choice = choose(forecast, process, budget, may_checkpoint=may_checkpoint)
+    process = process_share(forecast)
+    budget = budget_of(task, read_machine(task.architecture.device.place.type == "cuda"))
+    choice = choose(forecast, process, sys.maxsize if budget is None else budget, may_checkpoint=may_checkpoint)
+    if choice is None and task.architecture.config.env.memory_budget is None:
+        choice = least(forecast, process, may_checkpoint=may_checkpoint)
+        warnings.warn(
+            f"This run takes about {show_bytes(choice.peak)} at least, and there are {show_bytes(budget or 0)}.",
+            stacklevel=6,
+        )
     if choice is None:
-        _refuse(forecast, process, budget, may_checkpoint=may_checkpoint)
-    asked = task.architecture.config.model.hf_text.gradient_checkpointing
-    return choice, choice.tokens < forecast.usual_tokens() or choice.checkpointing != asked
+        _refuse(forecast, process, budget or 0, may_checkpoint=may_checkpoint)
+    return choice, choice.tokens < forecast.usual_tokens() or choice.checkpointing != forecast.checkpoints
+
+
+def budget_of(task: Task, machine: Machine) -> int | None:
+    """Bytes the run may take: `env.memory_budget`, or else what the machine has for this process."""
+    wanted = task.architecture.config.env.memory_budget
+    if wanted is not None:
+        return read_bytes(wanted)
+    return machine.gpu_free if task.architecture.device.place.type == "cuda" else machine.available
 
 
 def process_share(forecast: Forecast) -> ProcessShare:
@@ -59,7 +73,7 @@ def process_share(forecast: Forecast) -> ProcessShare:
     forecast.activations(forecast.usual_tokens(), forecast.checkpoints)  # imports and warms what a run does
     if architecture.device.place.type != "cpu":
         return ProcessShare(0, 0)
-    release_freed_memory()
+    give_memory_back()
     return ProcessShare(process_memory()[0], forecast.task.tokenizer)
 
 

@@ -14,8 +14,10 @@ from featherfit.planning.copies import depth_of, whole_model
 from featherfit.planning.task import ProcessShare, Task
 from featherfit.planning.weights import weights_of
 
-UNUSED_SPACE = 1.15
-"""What a forward takes of the system beyond what it asks for: batches differ in size, so freed pieces fit badly."""
+_KEPT = 0.7
+"""Memory that is free and kept, as a share of what a forward makes: freed blocks serve the next ones badly."""
+_SMALL_BLOCKS = 0.05
+"""The same where free memory goes back to the system, which small blocks do not."""
 
 _STATE_BYTES = {"adamw": 8, "adam": 8, "sgd": 4}
 _OPTIMISER_PASSES, _TABLE_PASSES = 7, 4
@@ -78,7 +80,7 @@ class Forecast:
         Where a step is a single forward, the gradients it leaves are among them; otherwise they are there all the time
         and count by themselves.
         """
-        return round(UNUSED_SPACE * self._most(self._training_forwards(tokens), checkpointing))
+        return self._taken(self._training_forwards(tokens), checkpointing)
 
     def phases(self, tokens: int, checkpointing: bool, process: ProcessShare) -> list[Phase]:
         """What a run takes, one phase after another.
@@ -95,7 +97,7 @@ class Forecast:
         backward = max(self.activations(tokens, checkpointing), weights.largest_table)
         gradients = {"gradients": weights.trained}
         validating = min(tokens, self.usual_tokens(training=False)) if tokens < self.usual_tokens() else None
-        forward = round(UNUSED_SPACE * self._most(self._inference_forwards(validating), checkpointing))
+        forward = self._taken(self._inference_forwards(validating), checkpointing)
         phases = [
             Phase("loading", {**own, "weights": weights.loaded + weights.loading, "tokenizer": process.tokenizer}),
             Phase("training", {**state, **({} if self._single(tokens) else gradients), "activations": backward}),
@@ -136,6 +138,16 @@ class Forecast:
             problem_type=self.task.problem_type,
         )
         return line.at(self.depth)
+
+    def _taken(self, forwards: list[Forward], checkpointing: bool) -> int:
+        """Bytes the process grows by: what is in use, and what was freed and cannot be used again.
+
+        What a layer that recomputes frees is what another one keeps, so it leaves as much behind.
+        """
+        used, architecture = self._most(forwards, checkpointing), self.task.architecture
+        if architecture.config.plans_memory() or architecture.device.place.type != "cpu":
+            return round((1 + _SMALL_BLOCKS) * used)
+        return round(used + _KEPT * self._most(forwards, False))
 
     def _most(self, forwards: list[Forward], checkpointing: bool) -> float:
         self._measure(forwards, checkpointing)

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from featherfit.checkpoints.layout import FAST_TOKENIZER, TOKENIZER_SETTINGS, VOCABULARIES
-from featherfit.config.text import read_bytes, show_bytes
-from featherfit.planning.budget import choose, least, process_share
+from featherfit.config.text import show_bytes
+from featherfit.planning.budget import budget_of, choose, least, process_share
 from featherfit.planning.forecast import Forecast
-from featherfit.planning.machine import Machine, read_machine
+from featherfit.planning.machine import read_machine
 from featherfit.planning.task import Task
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def plan_run(task: Task, *, standalone: bool) -> Plan:
     tokens, checkpointing = forecast.usual_tokens(), asked
     if budget is not None:
         best = choose(forecast, process, budget, may_checkpoint=True) or least(forecast, process, may_checkpoint=True)
-        if config.env.memory_budget is not None:
+        if config.plans_memory():
             tokens, checkpointing = best.tokens, best.checkpointing
     forecast.measure(forecast.sizes(), checkpointing)
     phases = forecast.phases(tokens, checkpointing, process)
@@ -195,14 +195,6 @@ def plan_run(task: Task, *, standalone: bool) -> Plan:
         seconds_per_step=step,
         seconds_per_epoch=epoch,
     )
-
-
-def budget_of(task: Task, machine: Machine) -> int | None:
-    """Bytes the run may take: `env.memory_budget`, or else what the machine has for this process."""
-    wanted = task.architecture.config.env.memory_budget
-    if wanted is not None:
-        return read_bytes(wanted)
-    return machine.gpu_free if task.architecture.device.place.type == "cuda" else machine.available
 
 
 def _artifact_size(forecast: Forecast, *, standalone: bool) -> int:
