@@ -153,10 +153,13 @@ def runs(only: list[str]) -> list[dict[str, Any]]:
     return found
 
 
-def compare(chosen: list[dict[str, Any]], cache: Path) -> list[dict[str, Any]]:
-    """A line for each run: forecast and measured."""
-    lines = []
+def compare(chosen: list[dict[str, Any]], cache: Path, file: Path | None) -> list[dict[str, Any]]:
+    """A line for each run, forecast and measured; those that `file` has already are not run again."""
+    lines = json.loads(file.read_text()) if file is not None and file.is_file() else []
+    done = {line["run"] for line in lines}
     for run in chosen:
+        if run["name"] in done:
+            continue
         folder = cache / f"{run['family']}-{run['size']}"
         if not folder.exists():
             write_checkpoint(folder, run["family"], run["size"])
@@ -167,6 +170,8 @@ def compare(chosen: list[dict[str, Any]], cache: Path) -> list[dict[str, Any]]:
         line |= {"step_forecast": plan["seconds_per_step"], "step": fit["seconds_per_step"]}
         line |= {"artifact_forecast": plan["artifact"], "artifact": fit["artifact"], "phases": plan["phases"]}
         lines.append(line)
+        if file is not None:
+            file.write_text(json.dumps(lines, indent=1))
         print(
             f"{line['run']:34} forecast {line['forecast'] / 1e6:7.0f} MB  measured {line['measured'] / 1e6:7.0f} MB  "
             f"{100 * line['error']:+6.1f} %   step {line['step_forecast']:6.2f} s, {line['step']:6.2f} s   "
@@ -177,29 +182,34 @@ def compare(chosen: list[dict[str, Any]], cache: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def markdown(lines: list[dict[str, Any]]) -> str:
+    """The table for the docs, and how many forecasts are near."""
+    errors = sorted(abs(line["error"]) for line in lines)
+    within = {limit: sum(error <= limit for error in errors) for limit in (0.05, 0.1)}
+    rows = [
+        f"| {line['run']} | {line['forecast'] / 1e6:.0f} | {line['measured'] / 1e6:.0f} | {100 * line['error']:+.1f} % |"
+        for line in lines
+    ]
+    found = (
+        f"{len(errors)} runs: {within[0.05]} within 5 %, {within[0.1]} within 10 %, median {100 * median(errors):.1f} %"
+    )
+    return "\n".join(["| run | forecast, MB | measured, MB | off by |", "|---|---|---|---|", *rows, "", found])
+
+
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], help="texts that a run's name has to contain")
     parser.add_argument("--cache", type=Path, default=None, help="folder for the checkpoints; default: a temporary one")
-    parser.add_argument("--json", type=Path, default=None, help="write all figures there; lines of earlier runs stay")
+    parser.add_argument("--json", type=Path, default=None, help="figures go there; runs that it has are skipped")
     parser.add_argument("--work", nargs=2, default=None, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work is not None:
         print(json.dumps(work(given.work[0], json.loads(given.work[1]))))
         return
     with tempfile.TemporaryDirectory() as temporary:
-        lines = compare(runs(given.only), given.cache or Path(temporary))
-    if given.json is not None:
-        earlier = json.loads(given.json.read_text()) if given.json.is_file() else []
-        new = {line["run"] for line in lines}
-        lines = [line for line in earlier if line["run"] not in new] + lines
-        given.json.write_text(json.dumps(lines, indent=1))
-    errors = sorted(abs(line["error"]) for line in lines)
-    within = {limit: sum(error <= limit for error in errors) for limit in (0.05, 0.1)}
-    print(
-        f"{len(errors)} runs: {within[0.05]} within 5 %, {within[0.1]} within 10 %, median {100 * median(errors):.1f} %"
-    )
+        lines = compare(runs(given.only), given.cache or Path(temporary), given.json)
+    print(markdown(lines))
 
 
 if __name__ == "__main__":
