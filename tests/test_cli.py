@@ -40,6 +40,16 @@ class FakePredictor:
         if self.error is not None:
             raise self.error
 
+    def plan(self, data: str, **given: Any) -> SimpleNamespace:
+        self.seen["plan"] = {"data": data, **given}
+        return SimpleNamespace(
+            to_json=lambda: {"peak": 5, "activations": {"64": 1}},
+            rows_to_show=lambda: [{"what": "peak", "memory": "5 MB"}],
+            verdict=lambda: "It fits.",
+            checkpoint="some-model",
+            peft=None,
+        )
+
     def fit_summary(self) -> dict[str, float]:
         return {"val_roc_auc": float("nan"), "training_time": 1.5}
 
@@ -95,13 +105,13 @@ def test_the_version_is_that_of_the_package():
 def test_no_words_give_help(capsys: pytest.CaptureFixture[str]):
     assert main([]) == 0
     out = capsys.readouterr().out
-    for command in ("fit", "evaluate", "predict", "inspect", "checkpoints", "demo"):
+    for command in ("fit", "plan", "evaluate", "predict", "inspect", "checkpoints", "demo"):
         assert command in out
     for code in ("0 fine", "2 wrong usage", "3 pretrained", "4 a", "5 training", "1 anything"):
         assert code in " ".join(out.split())
 
 
-@pytest.mark.parametrize("command", ["fit", "evaluate", "predict", "inspect", "checkpoints", "demo"])
+@pytest.mark.parametrize("command", ["fit", "plan", "evaluate", "predict", "inspect", "checkpoints", "demo"])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]):
     assert main([command, "--help"]) == 0
     assert "--json" in capsys.readouterr().out
@@ -129,6 +139,24 @@ def test_fit_hands_everything_on(fake: type[FakePredictor], capsys: pytest.Captu
     result = json.loads(capsys.readouterr().out)
     assert result["summary"] == {"val_roc_auc": None, "training_time": 1.5}  # JSON has no nan
     assert (result["path"], result["trainable_parameters"], result["classes"]) == ("somewhere", 7, [0, 1])
+
+
+def test_plan_hands_everything_on(fake: type[FakePredictor], capsys: pytest.CaptureFixture[str]):
+    words = """train.csv --label label --presets multilingual --tuning-data tune.csv --column-type a=text --seed 3
+        --problem-type binary --holdout-frac 0.25 --standalone --json env.memory_budget=2GB"""
+    assert main(["plan", *words.split()]) == 0
+    assert fake.seen["init"] == {"label": "label", "problem_type": "binary", "verbosity": 2}
+    assert fake.seen["plan"] == {
+        "data": "train.csv", "presets": "multilingual", "tuning_data": "tune.csv", "column_types": {"a": "text"},
+        "hyperparameters": ["env.memory_budget=2GB"], "holdout_frac": 0.25, "seed": 3, "standalone": True,
+    }  # fmt: skip
+    assert json.loads(capsys.readouterr().out) == {"peak": 5, "activations": {"64": 1}}
+
+
+def test_a_plan_is_shown_with_its_verdict(fake: type[FakePredictor], capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", "train.csv", "--label", "label"]) == 0
+    out = capsys.readouterr().out
+    assert "some-model, full" in out and "5 MB" in out and out.endswith("It fits.\n")
 
 
 def test_fit_leaves_defaults_to_the_predictor(fake: type[FakePredictor]):

@@ -21,6 +21,8 @@ LAYERS = (
     ("evaluation",),
     ("artifact",),
     ("inference", "report"),
+    ("planning",),
+    ("preparing",),
     ("fitting",),
     ("predictor",),
     ("__init__",),

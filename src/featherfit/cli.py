@@ -5,7 +5,6 @@ Heavy modules are imported inside the commands, so that `--help` answers at once
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import traceback
@@ -18,14 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import featherfit
-from featherfit.errors import (
-    ArtifactError,
-    CheckpointError,
-    ConfigError,
-    FeatherfitError,
-    RankLostError,
-    TrainingError,
-)
+from featherfit.errors import ArtifactError, CheckpointError, ConfigError, FeatherfitError, RankLostError, TrainingError
 from featherfit.report import Reporter
 from featherfit.training.launch import tells
 
@@ -146,7 +138,46 @@ def fit(
         "megabytes": predictor.model_size,
         "summary": predictor.fit_summary(),
     }
-    _show(reporter, result, as_json, "Fitted")
+    reporter.show(result, as_json, "Fitted")
+
+
+@app.command()
+def plan(
+    data: Annotated[str, typer.Argument(metavar="DATA", help=f"{DATA} to learn from.")],
+    label: Annotated[str, typer.Option(help="Column to predict.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as optim.peft=lora env.memory_budget=8GB.")
+    ] = None,
+    presets: Annotated[str | None, typer.Option(help="Preset, such as multilingual.")] = None,
+    tuning_data: Annotated[str | None, typer.Option(help="Rows to validate on; default: a holdout.")] = None,
+    column_type: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=TYPE", help="Type of a column, not inferred; may be given again.")
+    ] = None,
+    problem_type: Annotated[str | None, typer.Option(help="binary, multiclass or regression.")] = None,
+    holdout_frac: Annotated[float | None, typer.Option(help="Share of rows to hold out, 0 to 1.")] = None,
+    seed: Seed = 0,
+    standalone: Annotated[bool, typer.Option("--standalone", help="Put the pretrained weights in too.")] = False,
+    verbosity: Verbosity = 2,
+    as_json: Json = False,
+) -> None:
+    """Say what a fit would need: memory, time and disk. Nothing is trained."""
+    reporter = _reporter(verbosity)
+    predictor = featherfit.MultiModalPredictor(label=label, problem_type=problem_type, verbosity=verbosity)
+    planned = predictor.plan(
+        data,
+        presets=presets,
+        tuning_data=tuning_data,
+        hyperparameters=settings or None,
+        column_types=_column_types(column_type or []) or None,
+        holdout_frac=holdout_frac,
+        seed=seed,
+        standalone=standalone or None,
+    )
+    if as_json:
+        reporter.show(planned.to_json(), as_json)
+        return
+    reporter.scores_table(planned.rows_to_show(), f"{planned.checkpoint}, {planned.peft or 'full fine-tuning'}")
+    reporter.result(planned.verdict())
 
 
 @app.command()
@@ -167,7 +198,7 @@ def evaluate(
     predictor = featherfit.MultiModalPredictor.load(artifact, verbosity=verbosity)
     scores = predictor.evaluate(frame, metrics=metric or None)
     if as_json:
-        _show(reporter, {"rows": len(frame), "scores": scores}, as_json)
+        reporter.show({"rows": len(frame), "scores": scores}, as_json)
     else:
         rows = [{"metric": name, "score": float(score)} for name, score in scores.items()]
         reporter.scores_table(rows, f"{len(frame)} rows of {data}")
@@ -202,7 +233,7 @@ def predict(
         written = predictor.predict_file(
             data, output, proba=proba, keep_columns=keep or (), overwrite=overwrite, **options
         )
-        _show(reporter, {"output": output, "rows": written.rows}, as_json, "Written")
+        reporter.show({"output": output, "rows": written.rows}, as_json, "Written")
         return
     given = {"--keep": keep, "--chunk-rows": chunk_rows, "--overwrite": overwrite}
     if any(given.values()):
@@ -213,7 +244,7 @@ def predict(
     predictor = featherfit.MultiModalPredictor.load(artifact, verbosity=verbosity)
     table = _predictions(predictor, frame, proba)
     if as_json:
-        _show(reporter, {"predictions": table.to_dict("records")}, as_json)
+        reporter.show({"predictions": table.to_dict("records")}, as_json)
     else:
         reporter.result(table.to_csv(index=False, lineterminator="\n"))
 
@@ -234,7 +265,7 @@ def inspect(
             raise ConfigError("--label goes with --data; an artifact has its own.")
         from featherfit.artifact.store import inspect_artifact
 
-        _show(reporter, inspect_artifact(str(artifact)), as_json, f"Artifact {artifact}")
+        reporter.show(inspect_artifact(str(artifact)), as_json, f"Artifact {artifact}")
         return
     from featherfit.data.load import load_table
     from featherfit.data.schema import infer_schema
@@ -242,7 +273,7 @@ def inspect(
     frame = load_table(data)
     schema = infer_schema(frame, label)
     if as_json:
-        _show(reporter, {"rows": len(frame), **schema.to_json()}, as_json)
+        reporter.show({"rows": len(frame), **schema.to_json()}, as_json)
         return
     rows = [{"column": name, "type": kind, "why": schema.reasons[name]} for name, kind in schema.columns.items()]
     reporter.scores_table(rows, f"{len(frame)} rows of {data}")
@@ -258,7 +289,7 @@ def checkpoints(as_json: Json = False) -> None:
     entries = available_checkpoints()
     reporter = _reporter(2)
     if as_json:
-        _show(reporter, {"checkpoints": [asdict(entry) for entry in entries]}, as_json)
+        reporter.show({"checkpoints": [asdict(entry) for entry in entries]}, as_json)
         return
     rows = [
         {
@@ -292,7 +323,7 @@ def demo(
     if plot is not None:
         plot_demo(result, plot)
     if as_json:
-        _show(reporter, result, as_json)
+        reporter.show(result, as_json)
     else:
         show_demo(result, reporter)
 
@@ -301,38 +332,6 @@ def _reporter(verbosity: int) -> Reporter:
     if verbosity == 0:
         warnings.simplefilter("ignore")
     return Reporter(verbosity)
-
-
-def _show(reporter: Reporter, result: dict[str, Any], as_json: bool, title: str = "") -> None:
-    """A result as JSON, or as a table with one row for each value."""
-    if as_json:
-        import json
-
-        reporter.result(json.dumps(_plain(result), ensure_ascii=False, allow_nan=False))
-        return
-    rows = [{"what": name, "value": value} for name, value in _leaves(_plain(result)) if value is not None]
-    reporter.scores_table(rows, title)
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    leaves = []
-    for name, value in values.items():
-        key = f"{prefix}{name}"
-        leaves += _leaves(value, f"{key}.") if isinstance(value, dict) else [(key, value)]
-    return leaves
-
-
-def _plain(value: Any) -> Any:
-    """JSON values: numpy's become Python's, and a number that JSON lacks becomes null."""
-    if isinstance(value, dict):
-        return {str(_plain(key)): _plain(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _column_types(texts: list[str]) -> dict[str, str]:
@@ -390,8 +389,6 @@ def _fail(error: Exception, as_json: bool) -> int:
     else:
         reporter.error(f"{type(error).__name__}: {message}\nThis was not expected; FEATHERFIT_DEBUG=1 shows where.")
     if as_json:
-        import json
-
         kind = "UsageError" if usage else type(error).__name__
-        reporter.result(json.dumps({"error": {"kind": kind, "message": message}}, ensure_ascii=False))
+        reporter.show({"error": {"kind": kind, "message": message}}, as_json)
     return code

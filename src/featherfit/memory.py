@@ -10,6 +10,7 @@ from typing import TypeVar
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_BLOCK = 1 << 30
+_SMALL_BLOCK = 1 << 18
 _KEPT_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "32"}
 _FORWARDS = 8
 
@@ -26,6 +27,20 @@ def keep_freed_memory() -> None:
     if (glibc := _glibc()) is not None:
         glibc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
         glibc.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_BLOCK - 1)
+
+
+def return_freed_memory() -> None:
+    """Lets glibc give every block of 256 KB or more back as soon as it is freed, until `keep_freed_memory` is called.
+
+    A block that is kept seldom serves the next one of its size: glibc cuts an aligned block (torch's all are) out of a
+    larger one, and something small soon sits in the cuttings. So a process that keeps what it frees grows to twice its
+    activations and more; one that gives it back takes what is in use, and a tenth longer.
+    """
+    keep_freed_memory.cache_clear()
+    if (glibc := _glibc()) is not None:
+        glibc.mallopt(_M_MMAP_THRESHOLD, _SMALL_BLOCK)
+        glibc.mallopt(_M_TRIM_THRESHOLD, _SMALL_BLOCK)
+        glibc.malloc_trim(0)
 
 
 def release_freed_memory() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherfit.artifact.facts import FittedFacts
-from featherfit.artifact.format import WORK, discard_work, is_free
+from featherfit.artifact.format import WORK, discard_work, is_free, output_path
 from featherfit.config.arguments import refuse_unsupported
-from featherfit.errors import ConfigError, PathExistsError
+from featherfit.errors import ConfigError
 from featherfit.training.launch import together
 
 if TYPE_CHECKING:
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from featherfit.config.dotted import Overrides
     from featherfit.inference.optimize import Optimized
     from featherfit.inference.stream import PredictedFile
+    from featherfit.planning.plan import Plan
+    from featherfit.preparing import FitRequest
     from featherfit.report import Reporter
 
 
@@ -107,26 +108,46 @@ class MultiModalPredictor(FittedFacts):
             UnsupportedError: An argument this version does not offer.
         """
         refuse_unsupported("fit", locals())
-        if self._label is None:
-            raise ConfigError("label is not set. Name the column to predict: MultiModalPredictor(label='...').")
-        from featherfit.config.dotted import merge_overrides
-        from featherfit.fitting import FitRequest, run_fit
+        from featherfit.fitting import run_fit
 
-        path = self._output_path(save_path)
-        request = FitRequest(
-            label=self._label, train_data=train_data, tuning_data=tuning_data,
-            presets=presets if presets is not None else (self._presets if self._fitted is None else None),
-            hyperparameters=merge_overrides(self._hyperparameters, hyperparameters),
-            problem_type=self._problem_type, eval_metric=self._eval_metric, validation_metric=self._validation_metric,
-            column_types=column_types, holdout_frac=holdout_frac, time_limit=time_limit, seed=seed,
-            work_folder=path / WORK,
+        request = self._request(
+            presets, hyperparameters, train_data=train_data, tuning_data=tuning_data, column_types=column_types,
+            holdout_frac=holdout_frac, time_limit=time_limit, seed=seed,
         )  # fmt: skip
+        path = self._output_path(save_path)
         self._faster = None  # it shares what is about to train
         with together(clean_up=partial(discard_work, path) if clean_ckpts else None):
-            fitted = run_fit(request, self._reporter(), self._fitted)
+            fitted = run_fit(request, path / WORK, self._reporter(), self._fitted)
             self._path = self._store(fitted, path, standalone)
         self._fitted = fitted.alone()
         return self
+
+    def plan(
+        self, train_data: Any, presets: str | None = None, tuning_data: Any = None, hyperparameters: Overrides = None,
+        column_types: Mapping[str, str] | None = None, holdout_frac: float | None = None, seed: int = 0,
+        standalone: bool | None = None,
+    ) -> Plan:  # fmt: skip
+        """What `fit` would need: memory part by part, time and disk, beside what this machine has.
+
+        No weights are read: copies of a layer or two with random ones are run for a few seconds.
+
+        Args:
+            train_data: As for `fit`, as all others are. `env.memory_budget` says what the run has to stay under.
+
+        Returns:
+            A record of plain values that prints as a list; `to_frame()` gives a table.
+
+        Raises:
+            FeatherfitError: As `fit` does for settings, tables and checkpoints.
+        """
+        from featherfit.preparing import plan_fit
+
+        request = self._request(
+            presets, hyperparameters, train_data=train_data, tuning_data=tuning_data, column_types=column_types,
+            holdout_frac=holdout_frac, time_limit=None, seed=seed,
+        )  # fmt: skip
+        base = None if self._fitted is None else self._fitted.config
+        return plan_fit(request, self._reporter(), base, standalone=bool(standalone))
 
     def evaluate(
         self, data: Any, query_data: Any = None, response_data: Any = None, id_mappings: Any = None,
@@ -194,10 +215,8 @@ class MultiModalPredictor(FittedFacts):
             ConfigError: The problem is regression, or `as_multiclass=False` for more than two classes.
         """
         refuse_unsupported("predict_proba", locals())
-        import pandas as pd
-
         from featherfit.evaluation.outputs import probabilities
-        from featherfit.inference.tables import wants_pandas
+        from featherfit.inference.tables import probability_table
 
         label = self._require().label
         if label.problem_type == "regression":
@@ -205,11 +224,7 @@ class MultiModalPredictor(FittedFacts):
         if not as_multiclass and label.problem_type != "binary":
             raise ConfigError(f"as_multiclass=False is for binary problems; there are {len(label.classes)} classes.")
         frame, logits = self._table_outputs(data)
-        proba = probabilities(logits)
-        as_pandas = wants_pandas(data, as_pandas)
-        if not as_multiclass:
-            return pd.Series(proba[:, 1], index=frame.index, name=label.positive_class) if as_pandas else proba[:, 1]
-        return pd.DataFrame(proba, index=frame.index, columns=label.classes.tolist()) if as_pandas else proba
+        return probability_table(probabilities(logits), data, frame, label, as_pandas, as_multiclass)
 
     def predict_file(
         self, source: str | Path, target: str | Path, *, proba: bool = False, keep_columns: str | Sequence[str] = (),
@@ -283,18 +298,12 @@ class MultiModalPredictor(FittedFacts):
             realtime: Of no consequence: the one way to predict has no start-up.
         """
         refuse_unsupported("extract_embedding", locals())
+        from featherfit.inference.tables import vectors_as
+
         if as_tensor and as_pandas:
             raise ConfigError("as_tensor and as_pandas were both asked for. Choose one.")
         frame, vectors = self._table_outputs(data, embeddings=True)
-        if as_tensor:
-            import torch
-
-            return torch.from_numpy(vectors)
-        if as_pandas:
-            import pandas as pd
-
-            return pd.DataFrame(vectors, index=frame.index)
-        return vectors
+        return vectors_as(vectors, frame, as_tensor=as_tensor, as_pandas=as_pandas)
 
     def save(self, path: str | Path, standalone: bool | None = None) -> None:
         """Writes the artifact to `path`; an earlier artifact there is replaced, whole or not at all.
@@ -343,25 +352,6 @@ class MultiModalPredictor(FittedFacts):
             self._reporter().scores_table([summary], "fit summary")
         return summary
 
-    def set_verbosity(self, verbosity: int) -> None:
-        """Sets how much is told: 0 silent, 1 warnings, 2 progress, 3 more, 4 everything."""
-        self._verbosity = verbosity
-
-    @property
-    def path(self) -> str | None:
-        """Folder of the artifact."""
-        return None if self._path is None else str(self._path)
-
-    @property
-    def label(self) -> str | None:
-        """Column that is predicted."""
-        return self._label
-
-    @property
-    def verbosity(self) -> int:
-        """How much is told."""
-        return self._verbosity
-
     def _reporter(self) -> Reporter:
         from featherfit.report import Reporter
 
@@ -377,17 +367,23 @@ class MultiModalPredictor(FittedFacts):
         with self._reporter().prediction_progress(len(frame)) as progress:
             return frame, outputs(fitted, rows, embeddings=embeddings, progress=progress)
 
+    def _request(self, presets: str | None, hyperparameters: Overrides, **others: Any) -> FitRequest:
+        """The arguments of a fit or a plan together with the constructor's; `others` go in as they are."""
+        from featherfit.config.dotted import merge_overrides
+        from featherfit.preparing import FitRequest
+
+        if self._label is None:
+            raise ConfigError("label is not set. Name the column to predict: MultiModalPredictor(label='...').")
+        return FitRequest(
+            label=self._label, presets=presets if presets is not None else (self._presets if self._fitted is None else None),
+            hyperparameters=merge_overrides(self._hyperparameters, hyperparameters),
+            problem_type=self._problem_type, eval_metric=self._eval_metric, validation_metric=self._validation_metric,
+            **others,
+        )  # fmt: skip
+
     def _output_path(self, save_path: str | Path | None) -> Path:
         """Where this fit writes: `save_path`, the constructor's path for a first fit, or a new folder."""
-        if save_path is not None:
-            path = Path(save_path).expanduser()
-        elif self._path is not None and self._fitted is None:
-            path = self._path
-        else:
-            path = Path("featherfit-models") / datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-        if not is_free(path):
-            raise PathExistsError(f"path {path} exists and is not empty. Choose another one; fit overwrites nothing.")
-        return path
+        return output_path(save_path, self._path if self._fitted is None else None)
 
     def _store(self, fitted: Fitted, path: Path, standalone: bool | None) -> Path:
         """Where the artifact is: where the first rank has put it."""

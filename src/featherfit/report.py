@@ -6,6 +6,7 @@ Progress, tables about the run, warnings and errors go to stderr; what was asked
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -83,6 +84,17 @@ class Reporter:
         if not self.speaks:
             return
         sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+
+    def show(self, result: Mapping[str, Any], as_json: bool, title: str = "") -> None:
+        """A result on stdout, as one line of JSON, or as a table with a row for each value that is not None."""
+        plain = _plain(result)
+        if as_json:
+            import json
+
+            self.result(json.dumps(plain, ensure_ascii=False, allow_nan=False))
+            return
+        rows = [{"what": name, "value": value} for name, value in _leaves(plain) if value is not None]
+        self.scores_table(rows, title)
 
     def model_table(self, size: ModelSize, title: str) -> None:
         """Trainable and total parameters of each part, and megabytes; at verbosity 2 and above."""
@@ -193,6 +205,27 @@ def human_count(number: int) -> str:
             whole, tenth = divmod(number * 10 // size, 10)
             return f"{whole} {unit}" if whole >= 100 else f"{whole}.{tenth} {unit}"
     return str(number)
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    leaves = []
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        leaves += _leaves(value, f"{key}.") if isinstance(value, dict) else [(key, value)]
+    return leaves
+
+
+def _plain(value: Any) -> Any:
+    """JSON values: numpy's become Python's, and a number that JSON lacks becomes null."""
+    if isinstance(value, dict):
+        return {str(_plain(key)): _plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _console(stream: TextIO, **settings: Any) -> Console:

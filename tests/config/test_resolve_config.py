@@ -164,3 +164,28 @@ def test_the_note_on_a_low_rate_names_the_previous_fit():
 )
 def test_a_setting_without_effect_is_pointed_out(overrides, notes):
     assert resolve_config(None, overrides, has_gpu=False).notes == notes
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [("lots", "16GB, 800MB"), ("16", "Write the unit"), ("-1GB", "16GB, 800MB"), (0, "Write the unit"), (True, "16GB")],
+)
+def test_a_budget_that_is_none_is_refused_in_the_users_words(given, told):
+    with pytest.raises(ConfigError, match="env.memory_budget") as caught:
+        resolve_config(None, {"env.memory_budget": given}, has_gpu=False)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["many", 0, 1.5])
+def test_rows_per_forward_are_a_number_or_auto(given):
+    with pytest.raises(ConfigError, match="a whole number of at least 1, or auto"):
+        resolve_config(None, {"env.per_gpu_batch_size": given}, has_gpu=False)
+    found = resolve_config(None, "env.per_gpu_batch_size=auto env.batch_size=64", has_gpu=False).config
+    assert found.plans_memory() and found.rows_per_forward(training=True) == 64
+    assert resolve_config(None, "env.per_gpu_batch_size=4", has_gpu=False).config.env.per_gpu_batch_size == 4
+
+
+@pytest.mark.parametrize("given", ["16GB", "0.5 GiB", 800_000_000, None])
+def test_a_budget_is_kept_as_it_was_written(given):
+    found = resolve_config(None, {"env.memory_budget": given}, has_gpu=False).config.env.memory_budget
+    assert found == given

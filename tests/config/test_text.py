@@ -2,7 +2,7 @@
 
 import pytest
 
-from featherfit.config.text import read_value, split_items
+from featherfit.config.text import read_bytes, read_value, show_bytes, split_items
 from featherfit.errors import ConfigError
 
 NONE = type(None)
@@ -93,3 +93,27 @@ def test_what_is_none_of_the_types_is_refused(text, kinds):
 
 def test_quotes_protect_nothing_where_only_some_words_are_allowed():
     assert read_value("'null'", (str, NONE), free_text=False) is None
+
+
+@pytest.mark.parametrize(
+    ("amount", "expected"),
+    [
+        ("16GB", 16 * 10**9), ("16 gb", 16 * 10**9), ("16G", 16 * 10**9), ("16GiB", 16 * 2**30), ("800MB", 8 * 10**8),
+        ("1.5GB", 15 * 10**8), ("2e9", 2 * 10**9), ("800000000", 8 * 10**8), (5, 5), ("1TB", 10**12), ("3kB", 3000),
+    ],
+)  # fmt: skip
+def test_amounts_of_memory(amount, expected):
+    assert read_bytes(amount) == expected
+
+
+@pytest.mark.parametrize("amount", ["", "GB", "16XB", "-1GB", "16 G B", "1,5GB", "lots"])
+def test_what_is_no_amount(amount):
+    with pytest.raises(ValueError):
+        read_bytes(amount)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(999, "1 KB"), (811_500_000, "812 MB"), (1_690_000_000, "1.69 GB"), (16 * 10**9, "16 GB")]
+)
+def test_bytes_are_shown(size, expected):
+    assert show_bytes(size) == expected

@@ -16,7 +16,7 @@ from torch import nn
 from featherfit.checkpoints.resolve import Checkpoint
 from featherfit.errors import CheckpointError
 from featherfit.models import tables
-from featherfit.models.backbone import _stored_dtype, build_backbone, build_backbone_from_config
+from featherfit.models.backbone import build_backbone, build_backbone_from_config, stored_dtype
 from featherfit.models.linear import cpu_reorders
 from featherfit.models.tables import MappedEmbedding, give_rows_in
 
@@ -145,7 +145,7 @@ def test_files_of_several_types_are_read_as_float32(tmp_path):
     state = load_file(tmp_path / "model.safetensors")
     name = next(name for name in state if name.endswith("query.weight"))
     save_file({**state, name: state[name].half()}, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    assert _stored_dtype(tmp_path) is None
+    assert stored_dtype(tmp_path) is None
     own = build_backbone(checkpoint, dtype=torch.bfloat16, mapped=True).state_dict()
     assert torch.equal(own[name].to(torch.bfloat16), state[name].half().to(torch.bfloat16))
     norm = next(name for name in state if name.endswith("LayerNorm.weight"))

@@ -117,13 +117,13 @@ class TestSteps:
     def test_a_step_has_as_many_rows_as_it_says(self, batch_size, monkeypatch):
         """AutoMM's `env.batch_size=1` with a preset's micro-batch of 4 trains on 4 rows."""
         steps: list[int] = []
-        accumulate = loop._accumulate
+        accumulate = loop.accumulate
 
         def spy(model, batches, *rest):
             steps.append(sum(len(batch) for batch in batches))
             return accumulate(model, batches, *rest)
 
-        monkeypatch.setattr(loop, "_accumulate", spy)
+        monkeypatch.setattr(loop, "accumulate", spy)
         run(settings(env__batch_size=batch_size, env__per_gpu_batch_size=4, optim__max_epochs=1), dataset(16))
         assert steps[:-1] == [batch_size] * (len(steps) - 1) and sum(steps) == 16
 
@@ -208,13 +208,13 @@ def test_micro_batches_give_the_same_gradient(micro, weighted, monkeypatch):
 def test_a_forward_takes_what_the_model_computes(model_type, padded, monkeypatch):
     """Tokens, and padding too where the model computes it, up to those of `per_gpu_batch_size` full rows."""
     sizes: list[list[int]] = []
-    accumulate = loop._accumulate
+    accumulate = loop.accumulate
 
     def spy(model, batches, *rest):
         sizes.append([int(batch.input_ids.numel() if padded else batch.attention_mask.sum()) for batch in batches])
         return accumulate(model, batches, *rest)
 
-    monkeypatch.setattr(loop, "_accumulate", spy)
+    monkeypatch.setattr(loop, "accumulate", spy)
     config = settings(env__batch_size=16, env__per_gpu_batch_size=4, optim__max_steps=1)
     model = tiny_model(model_type)
     apply_adapters(model, config.optim, seed=0)

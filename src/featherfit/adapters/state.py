@@ -19,10 +19,11 @@ def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save_trainable_state(model: nn.Module, file: Path) -> None:
-    """Writes the `trainable_state` of a model as safetensors."""
+    """Writes what `trainable_state` would give as safetensors."""
     from safetensors.torch import save_file
 
-    state = {name: tensor.contiguous().cpu() for name, tensor in trainable_state(model).items()}
+    # Not a `trainable_state`: where a whole encoder trains, its copy could be what a fit needs most memory for.
+    state = {name: p.detach().contiguous().cpu() for name, p in model.named_parameters() if p.requires_grad}
     save_file(state, file, metadata={"format": "pt"})
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class FittedFacts:
-    """The properties of a predictor that its `Fitted` decides.
+    """The properties of a predictor: those its `Fitted` decides, and what its constructor was told.
 
     Raises:
         NotFittedError: By each of them that needs one, while there is none.
@@ -24,10 +24,31 @@ class FittedFacts:
 
     _fitted: Fitted | None = None
     _faster: Fitted | None = None
+    _label: str | None = None
     _path: Path | None = None
+    _verbosity: int = 2
     _problem_type: str | None = None
     _eval_metric: Any = None
     _validation_metric: Any = None
+
+    def set_verbosity(self, verbosity: int) -> None:
+        """Sets how much is told: 0 silent, 1 warnings, 2 progress, 3 more, 4 everything."""
+        self._verbosity = verbosity
+
+    @property
+    def path(self) -> str | None:
+        """Folder of the artifact."""
+        return None if self._path is None else str(self._path)
+
+    @property
+    def label(self) -> str | None:
+        """Column that is predicted."""
+        return self._label
+
+    @property
+    def verbosity(self) -> int:
+        """How much is told."""
+        return self._verbosity
 
     @property
     def problem_type(self) -> str | None:

@@ -68,19 +68,20 @@ def new_model(config: Config, checkpoint: Checkpoint, outputs: int, seed: int, d
         TargetError: The adapters' targets do not fit the encoder.
         ConfigError: A base precision that the encoder cannot have.
     """
+    form = form_of_weights(config, device)
     pooling = config.model.hf_text.pooling_mode
+    return prepare(build_model(checkpoint, outputs=outputs, pooling=pooling, seed=seed, **form), config, seed, device)
+
+
+def form_of_weights(config: Config, device: Device) -> dict[str, Any]:
+    """`dtype`, `mapped` and `form` of `build_backbone`: how this run keeps the encoder's weights."""
     # A parameter of the encoder's own that is to train has to be read as it is; all else is frozen and may be low.
     low = config.optim.peft is not None and not config.optim.extra_trainable_params
-    model = build_model(
-        checkpoint,
-        outputs=outputs,
-        pooling=pooling,
-        seed=seed,
-        dtype=device.frozen_dtype if low else torch.float32,
-        mapped=low and device.place.type == "cpu",
-        form=None if config.optim.peft is None else device.base_form,
-    )
-    return prepare(model, config, seed, device)
+    return {
+        "dtype": device.frozen_dtype if low else torch.float32,
+        "mapped": low and device.place.type == "cpu",
+        "form": None if config.optim.peft is None else device.base_form,
+    }
 
 
 def prepare(model: MultiModalModel, config: Config, seed: int, device: Device) -> MultiModalModel:

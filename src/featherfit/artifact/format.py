@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import shutil
 import tempfile
@@ -34,6 +35,20 @@ def is_artifact(folder: Path) -> bool:
 def is_free(folder: Path) -> bool:
     """Whether `folder` does not exist or is empty."""
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def output_path(*wanted: str | Path | None) -> Path:
+    """The first of these that is given, or a new folder under `featherfit-models`.
+
+    Raises:
+        PathExistsError: It is not empty.
+    """
+    given = next((folder for folder in wanted if folder is not None), None)
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    path = Path("featherfit-models") / now if given is None else Path(given).expanduser()
+    if not is_free(path):
+        raise PathExistsError(f"path {path} exists and is not empty. Choose another one; fit overwrites nothing.")
+    return path
 
 
 def discard_work(folder: Path) -> None:

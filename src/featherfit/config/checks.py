@@ -10,10 +10,11 @@ from typing import Any, NoReturn
 from featherfit.config.compat import ANY_OTHER, REFUSED_VALUES
 from featherfit.config.keys import KeyInfo
 from featherfit.config.schema import NAMED_TARGETS
-from featherfit.config.text import read_value
+from featherfit.config.text import read_bytes, read_value
 from featherfit.errors import ConfigError, did_you_mean
 
 LONGEST_SHOWN = 80
+_SMALLEST_BUDGET = 10**6
 
 
 def checked(info: KeyInfo, name: str, value: Any, *, written: bool) -> Any:
@@ -213,6 +214,22 @@ def _check_class_weights(value: str | dict[str, float] | None) -> str | None:
     return f"every weight has to be above 0, not {', '.join(wrong)}." if wrong else None
 
 
+def _check_budget(value: int | str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        wanted = read_bytes(value)
+    except ValueError:
+        return "give an amount of memory, such as 16GB, 800MB or 800000000 (bytes), or null for none."
+    if wanted < _SMALLEST_BUDGET:
+        return f"that is {wanted:,} bytes, and no fit runs in less than a megabyte. Write the unit, as in 16GB."
+    return None
+
+
+def _check_rows(value: int | str) -> str | None:
+    return None if isinstance(value, int) or value == "auto" else "give a whole number of at least 1, or auto."
+
+
 _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "model.names": _check_names,
     "model.hf_text.checkpoint_name": _check_checkpoint,
@@ -223,4 +240,6 @@ _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "optim.val_check_interval": _check_interval,
     "optim.max_steps": _check_max_steps,
     "optim.class_weights": _check_class_weights,
+    "env.memory_budget": _check_budget,
+    "env.per_gpu_batch_size": _check_rows,
 }

@@ -245,8 +245,12 @@ class EnvConfig:
     """`env`: the machine."""
 
     batch_size: int = option(128, "Rows per optimiser step.", low=1)
-    per_gpu_batch_size: int = option(
-        8, "Rows of the greatest length per forward; shorter ones share it, up to as many tokens.", low=1
+    per_gpu_batch_size: int | str = option(
+        8,
+        "Rows of the greatest length per forward; shorter ones share it, up to as many tokens. auto: as many as memory "
+        "holds, or env.memory_budget.",
+        low=1,
+        allowed="a whole number of at least 1, or auto",
     )
     inference_batch_size_ratio: float = option(
         4.0, "Tokens per forward at prediction, as a multiple of those in training.", above=0
@@ -274,6 +278,12 @@ class EnvConfig:
     )
     num_workers_inference: int = option(0, "The same at prediction.", low=0)
     deterministic: bool = option(False, "Use only deterministic algorithms.")
+    memory_budget: int | str | None = option(
+        None,
+        "Most memory a fit may take, process and libraries included (on a GPU: its memory); forwards become smaller, and "
+        "then activations are recomputed, until the forecast stays under it.",
+        allowed="an amount of memory, such as 16GB, 800MB or a number of bytes, or null",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,9 +301,15 @@ class Config:
             return self.optim.lr
         return DEFAULT_LR[self.optim.peft]
 
+    def plans_memory(self) -> bool:
+        """Whether a fit forecasts its memory first, to choose how much a forward takes."""
+        return self.env.memory_budget is not None or self.env.per_gpu_batch_size == "auto"
+
     def rows_per_forward(self, *, training: bool) -> float:
-        """Rows of full length in one forward, above 0."""
-        return self.env.per_gpu_batch_size * (1.0 if training else self.env.inference_batch_size_ratio)
+        """Rows of full length in one forward, above 0; at `auto`, and before memory is planned, those of a step."""
+        wanted = self.env.per_gpu_batch_size
+        rows = wanted if isinstance(wanted, int) else self.env.batch_size
+        return rows * (1.0 if training else self.env.inference_batch_size_ratio)
 
 
 DEFAULT_LR: dict[str | None, float] = {

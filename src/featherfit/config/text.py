@@ -6,6 +6,7 @@ A value is read as the types of its setting, not guessed: `007` stays text where
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,32 @@ from featherfit.errors import ConfigError
 
 _NULL = ("null", "none")
 _WHOLE = re.compile(r"[+-]?[0-9]+")
+_AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:e[0-9]+)?) ?(?:([kmgt])(i)?)?b?", re.IGNORECASE)
+
+
+def read_bytes(amount: int | str) -> int:
+    """Bytes of an amount of memory: `16GB` is 16 * 10**9, `16GiB` is 16 * 2**30, the B may be left out.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if isinstance(amount, int):
+        return amount
+    found = _AMOUNT.fullmatch(amount.strip())
+    if found is None:
+        raise ValueError(amount)
+    number, prefix, binary = found.groups()
+    power = " kmgt".index((prefix or " ").lower())
+    return int(float(number) * (1024 if binary else 1000) ** power)
+
+
+def show_bytes(size: float) -> str:
+    """Bytes in two or three digits, rounded up at the last: `812 MB`, `1.7 GB`."""
+    if size < 10**6:
+        return f"{math.ceil(size / 1000)} KB"
+    if size < 10**9:
+        return f"{math.ceil(size / 10**6)} MB"
+    return f"{math.ceil(size / 10**7) / 100:g} GB" if size < 10**10 else f"{math.ceil(size / 10**8) / 10:g} GB"
 
 
 def split_items(text: str) -> list[str]:

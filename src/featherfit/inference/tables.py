@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from featherfit.data.processors.label import LabelProcessor
+
 
 def wants_pandas(data: Any, as_pandas: bool | None) -> bool:
     """`as_pandas`, or, if it is None, whether `data` is a DataFrame."""
@@ -16,3 +18,36 @@ def wants_pandas(data: Any, as_pandas: bool | None) -> bool:
 def as_series(values: np.ndarray, frame: pd.DataFrame, name: str | None) -> pd.Series:
     """One value per row of `frame`, under its index."""
     return pd.Series(values, index=frame.index, name=name)
+
+
+def probability_table(
+    proba: np.ndarray,
+    data: Any,
+    frame: pd.DataFrame,
+    label: LabelProcessor,
+    as_pandas: bool | None,
+    as_multiclass: bool,
+) -> pd.DataFrame | pd.Series | np.ndarray:
+    """Probabilities (rows, C) as the caller wants them.
+
+    Args:
+        proba: Of every class.
+        data: What the caller gave.
+        frame: The table it became.
+        label: Has the classes.
+        as_pandas: As for `wants_pandas`.
+        as_multiclass: False for the positive class alone.
+    """
+    as_pandas = wants_pandas(data, as_pandas)
+    if not as_multiclass:
+        return pd.Series(proba[:, 1], index=frame.index, name=label.positive_class) if as_pandas else proba[:, 1]
+    return pd.DataFrame(proba, index=frame.index, columns=label.classes.tolist()) if as_pandas else proba
+
+
+def vectors_as(vectors: np.ndarray, frame: pd.DataFrame, *, as_tensor: bool, as_pandas: bool) -> Any:
+    """Embeddings (rows, D) as a tensor, a DataFrame with the table's index, or the array they are."""
+    if as_tensor:
+        import torch
+
+        return torch.from_numpy(vectors)
+    return pd.DataFrame(vectors, index=frame.index) if as_pandas else vectors

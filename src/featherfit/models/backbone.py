@@ -69,16 +69,11 @@ def build_backbone(
     """
     if dtype == torch.float32 and not mapped and form is None:
         return _loaded(checkpoint, torch.float32, attn)
-    stored = _stored_dtype(checkpoint.folder)
+    stored = stored_dtype(checkpoint.folder)
     model = _loaded(checkpoint, stored or torch.float32, attn)
     if any(buffer.is_floating_point() and buffer.dtype != torch.float32 for buffer in model.buffers()):
         model = _loaded(checkpoint, torch.float32, attn)  # constants were computed in the type of the file
-    if form is not None and keep_linears(model, form, _beyond_float16(model)) == 0:
-        raise ConfigError(
-            f"model.hf_text.base_precision={form.precision!r} is for linear layers, and {type(model).__name__} has none "
-            "of torch's own. Set it to 'auto'."
-        )
-    _convert(model, dtype, mapped)
+    convert(model, dtype, mapped=mapped, form=form)
     return model
 
 
@@ -117,7 +112,7 @@ def _loaded(checkpoint: Checkpoint, dtype: torch.dtype, attn: str | None) -> Pre
     return model.eval()
 
 
-def _stored_dtype(folder: Path) -> torch.dtype | None:
+def stored_dtype(folder: Path) -> torch.dtype | None:
     """The type of all floating-point tensors of a checkpoint; None if there are several or they cannot be mapped."""
     from safetensors import safe_open
 
@@ -133,8 +128,21 @@ def _stored_dtype(folder: Path) -> torch.dtype | None:
     return types.pop() if len(types) == 1 else None
 
 
-def _convert(model: nn.Module, dtype: torch.dtype, mapped: bool) -> None:
-    """Matrices of linear layers to `dtype`, everything else but embedding tables to float32."""
+def convert(model: PreTrainedModel, dtype: torch.dtype, *, mapped: bool, form: BaseForm | None) -> None:
+    """Matrices of linear layers to `form` or `dtype`, everything else but embedding tables to float32, in place.
+
+    Args:
+        model: As it was read; on the meta device only types and shapes change.
+        dtype: As for `build_backbone`, like the others.
+
+    Raises:
+        ConfigError: A `form`, and no linear layer to keep so.
+    """
+    if form is not None and keep_linears(model, form, _beyond_float16(model)) == 0:
+        raise ConfigError(
+            f"model.hf_text.base_precision={form.precision!r} is for linear layers, and {type(model).__name__} has none "
+            "of torch's own. Set it to 'auto'."
+        )
     from transformers.pytorch_utils import Conv1D
 
     converted: list[torch.Tensor] = []

@@ -135,7 +135,7 @@ def keep_linears(model: nn.Module, form: BaseForm, large: Collection[str] = ()) 
             continue
         if id(linear) not in kept:
             own = QuantizedLinear.keeping(linear, form.beyond_float16() if path in large else form)
-            if own.scales is not None and not bool(own.scales.isfinite().all()):
+            if own.scales is not None and not own.scales.is_meta and not bool(own.scales.isfinite().all()):
                 raise CheckpointError(f"{path}.weight has numbers that are not finite; the checkpoint is damaged.")
             stored = linear.weight.data
             linear.weight = None  # type: ignore[assignment]

@@ -43,6 +43,7 @@ class Device:
             that trains stay float32.
         base_precision: How frozen matrices are kept, `model.hf_text.base_precision`.
         most_tokens: Tokens of a forward without gradients on a CPU, at most.
+        budget_tokens: Tokens of any forward, at most, where memory is planned; None where it is not.
         ranks: The processes that share the work.
     """
 
@@ -50,6 +51,7 @@ class Device:
     precision: str
     base_precision: str = "auto"
     most_tokens: int = CPU_TOKENS
+    budget_tokens: int | None = None
     ranks: Ranks = ALONE
 
     @property
@@ -74,7 +76,8 @@ class Device:
             training: Whether a backward pass follows.
         """
         tokens, most = max(1, round(rows * longest)), CPU_TRAINING_TOKENS if training else self.most_tokens
-        return min(tokens, most) if self.place.type == "cpu" else tokens
+        tokens = min(tokens, most) if self.place.type == "cpu" else tokens
+        return tokens if self.budget_tokens is None else min(tokens, self.budget_tokens)
 
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:

@@ -124,15 +124,15 @@ def train(
     ranks.begin(parameters, dataset)
     steps = _steps(dataset, config, plan, pad_id, seed, ranks, limit)
 
-    def accumulate(batches: list[Batch]) -> float:
-        return _accumulate(model, limit.within(batches), accelerator, problem_type, optim.label_smoothing)
+    def gradients(batches: list[Batch]) -> float:
+        return accumulate(model, limit.within(batches), accelerator, problem_type, optim.label_smoothing)
 
     for step, (epoch, micro_batches) in enumerate(released_now_and_then(steps), start=1):
         model.train()
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = rate * shape(step - 1)
         with device.training_attention(model.encoder.backbone):
-            loss = _whatever_fits(accumulate, micro_batches, limit, optimizer, device, step, config)
+            loss = _whatever_fits(gradients, micro_batches, limit, optimizer, device, step, config)
         loss, rows = ranks.sum_step(parameters, loss, micro_batches)
         rows_seen += rows
         _refuse_infinite(loss, step, epoch, config)
@@ -200,10 +200,18 @@ def _weightless(dataset: Dataset, rows: np.ndarray, pad_id: int) -> Batch:
     return replace(batch, weights=torch.zeros(len(rows)))
 
 
-def _accumulate(
+def accumulate(
     model: MultiModalModel, batches: list[Batch], accelerator: Accelerator, problem_type: ProblemType, smoothing: float
 ) -> float:
-    """Gradients of the step's weighted mean loss, whatever the micro-batches; returns that loss."""
+    """Gradients of the step's weighted mean loss, whatever the micro-batches; returns that loss.
+
+    Args:
+        model: In training mode, on the accelerator's device.
+        batches: The step's micro-batches, with labels.
+        accelerator: From `Device.accelerator`.
+        problem_type: Decides the loss.
+        smoothing: `optim.label_smoothing`.
+    """
     total_weight = sum(float(len(batch) if batch.weights is None else batch.weights.sum()) for batch in batches) or 1.0
     total = 0.0
     for batch in batches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -91,13 +92,19 @@ class BestStates:
 
 
 def mean_state(files: list[Path]) -> dict[str, torch.Tensor]:
-    """The mean of saved states, tensor by tensor, in each tensor's own type."""
+    """The mean of saved states, summed in float64 and one tensor at a time, in each tensor's own type."""
+    from safetensors import safe_open
     from safetensors.torch import load_file
 
-    states = [load_file(file) for file in files]
-    if len(states) == 1:
-        return states[0]
-    return {
-        name: torch.stack([state[name].double() for state in states]).mean(0).to(tensor.dtype)
-        for name, tensor in states[0].items()
-    }
+    if len(files) == 1:
+        return load_file(files[0])
+    means = {}
+    with contextlib.ExitStack() as opened:
+        states = [opened.enter_context(safe_open(file, framework="pt")) for file in files]
+        for name in states[0].keys():
+            first = states[0].get_tensor(name)
+            total = first.double()
+            for state in states[1:]:
+                total += state.get_tensor(name)
+            means[name] = (total / len(states)).to(first.dtype)
+    return means

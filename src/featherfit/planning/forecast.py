@@ -1,0 +1,204 @@
+"""A run that was not started goes in; its memory, phase by phase, and its time come out, for any size of forward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from featherfit.data.batch import inference_plan, training_batches
+from featherfit.planning.calibrate import Forward, Line, memory_of, seconds_of, seconds_per_number, with_checkpointing
+from featherfit.planning.copies import depth_of, whole_model
+from featherfit.planning.task import ProcessShare, Task
+from featherfit.planning.weights import weights_of
+
+_KEPT = 0.7
+"""Memory that is free and kept, as a share of what a forward makes: freed blocks serve the next ones badly."""
+_SMALL_BLOCKS = 0.05
+"""The same where free memory goes back to the system, which small blocks do not."""
+
+_STATE_BYTES = {"adamw": 8, "adam": 8, "sgd": 4}
+_OPTIMISER_PASSES, _TABLE_PASSES = 7, 4
+"""Times the optimiser reads or writes a number, and a backward pass one of a table that trains."""
+_EPOCHS = 2
+"""Epochs whose batches are looked at."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Memory of one part of a run, in bytes by what takes it."""
+
+    name: str
+    parts: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """All parts together."""
+        return sum(self.parts.values())
+
+
+@dataclass
+class Forecast:
+    """Answers about one task; small copies are run when an answer needs it."""
+
+    task: Task
+    _measured: dict[tuple[bool, Forward], Line] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        architecture = self.task.architecture
+        model = whole_model(architecture)
+        self.weights = weights_of(model, architecture, self.task.rows.ids)
+        self.depth = depth_of(model)
+        self.padded = not model.encoder.family.packs
+        self.checkpoints: bool = architecture.config.model.hf_text.gradient_checkpointing
+
+    def usual_tokens(self, *, training: bool = True) -> int:
+        """Tokens of a forward where no budget has a say."""
+        architecture = self.task.architecture
+        rows = architecture.config.rows_per_forward(training=training)
+        return architecture.device.tokens_per_forward(rows, self.task.longest, training=training)
+
+    def sizes(self) -> list[int]:
+        """Tokens a training forward may have at most, the usual first, then fewer; those that make a difference."""
+        usual = self.usual_tokens()
+        found: dict[int, int] = {}
+        for share in (1, 3 / 4, 1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8, 1 / 16):
+            tokens = usual if share == 1 else max(32, int(usual * share) // 32 * 32)
+            if tokens <= usual:
+                found.setdefault(self._size(self._training_forwards(tokens)[0].lengths), tokens)
+        return list(found.values())
+
+    def measure(self, sizes: Iterable[int], checkpointing: bool) -> None:
+        """Measures what training with these sizes of forward takes, all with the same copies."""
+        self._measure([forward for tokens in sizes for forward in self._training_forwards(tokens)], checkpointing)
+
+    def activations(self, tokens: int, checkpointing: bool) -> int:
+        """Bytes of a training forward and its backward pass.
+
+        Where a step is a single forward, the gradients it leaves are among them; otherwise they are there all the time
+        and count by themselves.
+        """
+        return self._taken(self._training_forwards(tokens), checkpointing)
+
+    def phases(self, tokens: int, checkpointing: bool, process: ProcessShare) -> list[Phase]:
+        """What a run takes, one phase after another.
+
+        Args:
+            tokens: Most tokens of a forward.
+            checkpointing: Whether activations are recomputed.
+            process: On a GPU its memory alone counts, so zeros.
+        """
+        weights, optim = self.weights, self.task.architecture.config.optim
+        own = {"process and libraries": process.own}
+        model = {**own, **weights.frozen, "trained parameters": weights.trained, "token ids": self._ids()}
+        state = {**model, "optimiser": self.optimizer_bytes(), "running average": self.average_bytes()}
+        backward = max(self.activations(tokens, checkpointing), weights.largest_table)
+        gradients = {"gradients": weights.trained}
+        validating = min(tokens, self.usual_tokens(training=False)) if tokens < self.usual_tokens() else None
+        forward = self._taken(self._inference_forwards(validating), checkpointing)
+        phases = [
+            Phase("loading", {**own, "weights": weights.loaded + weights.loading, "tokenizer": process.tokenizer}),
+            Phase("training", {**state, **({} if self._single(tokens) else gradients), "activations": backward}),
+            Phase("stepping", {**state, **gradients}),
+            Phase("validating", {**state, "forward": forward}),
+        ]
+        if optim.top_k > 1 and optim.top_k_average_method != "best":
+            kept = weights.trained * (1 + optim.top_k)
+            phases.append(Phase("averaging the best", {**model, "states": kept + 2 * weights.largest_table}))
+        return [Phase(phase.name, {name: size for name, size in phase.parts.items() if size}) for phase in phases]
+
+    def optimizer_bytes(self) -> int:
+        """What the optimiser keeps for the parameters that train."""
+        return _STATE_BYTES[self.task.architecture.config.optim.optim_type] * self.weights.trainable
+
+    def average_bytes(self) -> int:
+        """The running average of the parameters that train, where there is one."""
+        return self.weights.trained if self.task.architecture.config.optim.ema_decay > 0 else 0
+
+    def step_seconds(self, tokens: int, checkpointing: bool) -> tuple[float, float]:
+        """Seconds of an optimiser step of `env.batch_size` rows, and of an epoch, validation left out."""
+        forward = self._training_forwards(tokens)[0]
+        steps = self._steps(tokens)
+        per_token = self._seconds(forward, checkpointing) / self._size(forward.lengths)
+        passes = sum(len(step) for step in steps) / len(steps)
+        computed = sum(self._size(self.task.rows.lengths[rows]) for step in steps for rows in step) / len(steps)
+        number = seconds_per_number(self.task.architecture)
+        table = self.weights.largest_table / 4 * number * _TABLE_PASSES / _OPTIMISER_PASSES
+        step = per_token * computed + passes * table + number * self.weights.trainable
+        return step, step * math.ceil(self.task.total_rows / self.task.architecture.config.env.batch_size)
+
+    def _seconds(self, forward: Forward, checkpointing: bool) -> float:
+        line = seconds_of(
+            with_checkpointing(self.task.architecture, checkpointing),
+            forward,
+            depth=self.depth,
+            reorders=self.weights.reorders,
+            problem_type=self.task.problem_type,
+        )
+        return line.at(self.depth)
+
+    def _taken(self, forwards: list[Forward], checkpointing: bool) -> int:
+        """Bytes the process grows by: what is in use, and what was freed and cannot be used again.
+
+        What a layer that recomputes frees is what another one keeps, so it leaves as much behind.
+        """
+        used, architecture = self._most(forwards, checkpointing), self.task.architecture
+        if architecture.config.plans_memory() or architecture.device.place.type != "cpu":
+            return round((1 + _SMALL_BLOCKS) * used)
+        return round(used + _KEPT * self._most(forwards, False))
+
+    def _most(self, forwards: list[Forward], checkpointing: bool) -> float:
+        self._measure(forwards, checkpointing)
+        return max(self._measured[checkpointing, forward].at(self.depth) for forward in forwards)
+
+    def _measure(self, forwards: list[Forward], checkpointing: bool) -> None:
+        missing = [f for f in dict.fromkeys(forwards) if (checkpointing, f) not in self._measured]
+        if not missing:
+            return
+        lines = memory_of(
+            with_checkpointing(self.task.architecture, checkpointing),
+            missing,
+            depth=self.depth,
+            reorders=self.weights.reorders,
+            problem_type=self.task.problem_type,
+        )
+        self._measured |= {(checkpointing, forward): line for forward, line in zip(missing, lines, strict=True)}
+
+    def _steps(self, tokens: int) -> list[list[np.ndarray]]:
+        """Steps of a few epochs, of the rows that are known."""
+        lengths, rows = self.task.rows.lengths, self.task.architecture.config.env.batch_size
+        return [
+            step
+            for epoch in range(_EPOCHS)
+            for step in training_batches(lengths, rows, tokens, padded=self.padded, seed=0, epoch=epoch)
+        ]
+
+    def _single(self, tokens: int) -> bool:
+        return all(len(step) == 1 for step in self._steps(tokens))
+
+    def _training_forwards(self, tokens: int) -> list[Forward]:
+        """The forwards of an epoch that take most: that of most tokens, and that of the longest rows."""
+        forwards = [self.task.rows.lengths[rows] for step in self._steps(tokens) for rows in step]
+        return self._heaviest(forwards, training=True, keeps_gradients=self._single(tokens))
+
+    def _inference_forwards(self, tokens: int | None) -> list[Forward]:
+        tokens = self.usual_tokens(training=False) if tokens is None else tokens
+        batches = inference_plan(self.task.rows, tokens, padded=self.padded).batches
+        return self._heaviest([self.task.rows.lengths[rows] for rows in batches], training=False)
+
+    def _heaviest(self, found: list[np.ndarray], *, training: bool, keeps_gradients: bool = False) -> list[Forward]:
+        largest = max(found, key=lambda lengths: (self._size(lengths), lengths.max()))
+        longest = max(found, key=lambda lengths: int(np.square(lengths).sum()))
+        unique = {tuple(map(int, lengths)): None for lengths in (largest, longest)}
+        return [Forward(lengths, training, keeps_gradients) for lengths in unique]
+
+    def _size(self, lengths: np.ndarray | tuple[int, ...]) -> int:
+        """Tokens a forward computes for rows of these lengths."""
+        return int(max(lengths) * len(lengths) if self.padded else sum(lengths))
+
+    def _ids(self) -> int:
+        """Token ids of all rows, and their segments."""
+        segments = 1 if self.task.rows.segments is None else 2
+        return round(self.task.mean_length * self.task.total_rows) * 4 * segments

@@ -1,0 +1,115 @@
+"""Prepared parts of a fit go in; a `Task` to forecast comes out, with what its tokenizer took, measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from featherfit.artifact.fitted import outputs_of
+from featherfit.checkpoints import Checkpoint
+from featherfit.config.schema import Config
+from featherfit.data.processors.label import LabelProcessor
+from featherfit.data.processors.text import TextProcessor, TokenizedRows
+from featherfit.memory import release_freed_memory
+from featherfit.planning.copies import Architecture
+from featherfit.planning.machine import forget_peak, process_memory
+from featherfit.training.device import Device
+from featherfit.types import ProblemType
+
+SAMPLE, LONGEST = 4096, 256
+"""Rows that are tokenized to plan: evenly spaced ones, and on top of them those with most letters."""
+
+
+@dataclass(frozen=True)
+class ProcessShare:
+    """What the process itself takes, in bytes.
+
+    Attributes:
+        own: Python, libraries, compiled kernels and the user's tables.
+        tokenizer: On top of that, most while tables are tokenized.
+    """
+
+    own: int
+    tokenizer: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run to forecast.
+
+    Attributes:
+        architecture: Settings, checkpoint, head and device.
+        problem_type: Decides the loss.
+        rows: Some of its training rows, the longest among them.
+        mean_length: Mean tokens of a row.
+        total_rows: How many rows it trains on.
+        longest: Most tokens a row may have.
+        tokenizer: Bytes the tokenizer takes at most.
+    """
+
+    architecture: Architecture
+    problem_type: ProblemType
+    rows: TokenizedRows
+    mean_length: float
+    total_rows: int
+    longest: int
+    tokenizer: int
+
+
+def task_of(
+    config: Config,
+    checkpoint: Checkpoint,
+    device: Device,
+    label: LabelProcessor,
+    text: TextProcessor,
+    frame: pd.DataFrame,
+) -> Task:
+    """The task of training on a table.
+
+    Args:
+        config: Settings of the run.
+        checkpoint: Pretrained weights.
+        device: Where the run computes.
+        label: Fitted to the label.
+        text: Its tokenizer is released.
+        frame: Rows to train on; some are tokenized.
+
+    Raises:
+        DataError: A row that cannot be tokenized.
+    """
+    chosen, spaced = sampled(frame, text.columns)
+    rows, tokenizer = _tokenized(text, chosen)
+    return Task(
+        Architecture(config, checkpoint, outputs_of(label), device),
+        label.problem_type,
+        rows,
+        float(rows.lengths[:spaced].mean()),
+        len(frame),
+        text.max_len or int(rows.lengths.max()),
+        tokenizer,
+    )
+
+
+def sampled(frame: pd.DataFrame, columns: list[str]) -> tuple[pd.DataFrame, int]:
+    """Some rows of a table, evenly spaced ones first and then the longest of the others; and how many are the former."""
+    if len(frame) <= SAMPLE + LONGEST:
+        return frame, len(frame)
+    spaced = np.linspace(0, len(frame) - 1, SAMPLE).round().astype(int)
+    letters = sum(frame[column].astype(str).str.len().fillna(0).to_numpy() for column in columns)
+    longest = np.setdiff1d(np.argsort(letters, kind="stable")[-LONGEST:], spaced)
+    return frame.iloc[np.concatenate([spaced, longest])], len(spaced)
+
+
+def _tokenized(text: TextProcessor, frame: pd.DataFrame) -> tuple[TokenizedRows, int]:
+    """The rows' ids, and the bytes the tokenizer takes at most, being built included."""
+    text.release_tokenizer()
+    release_freed_memory()
+    without, _ = process_memory()
+    known = forget_peak()
+    rows = text(frame)  # builds the tokenizer again
+    now, most = process_memory()
+    text.release_tokenizer()
+    release_freed_memory()
+    return rows, max(0, (most if known else now) - without)

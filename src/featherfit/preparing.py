@@ -1,0 +1,251 @@
+"""The arguments of a `fit` go in; all that is known before a model is built, or a plan of the fit, comes out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from featherfit.config.dotted import Overrides
+from featherfit.config.resolve import resolve_config
+from featherfit.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from featherfit.checkpoints import Checkpoint
+    from featherfit.config.schema import Config
+    from featherfit.data.processors.label import LabelProcessor
+    from featherfit.data.processors.text import TextProcessor
+    from featherfit.data.schema import Schema
+    from featherfit.planning.plan import Plan
+    from featherfit.report import Reporter
+    from featherfit.training.device import Device
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """The arguments of one `fit`, under the names the user knows them by."""
+
+    label: str
+    train_data: Any
+    tuning_data: Any
+    presets: str | None
+    hyperparameters: Overrides
+    problem_type: str | None
+    eval_metric: Any
+    validation_metric: Any
+    column_types: Mapping[str, str] | None
+    holdout_frac: float | None
+    time_limit: float | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is known before a model is built."""
+
+    config: Config
+    schema: Schema
+    label: LabelProcessor
+    text: TextProcessor
+    checkpoint: Checkpoint
+    device: Device
+    metrics: tuple[str, str]
+    train_frame: pd.DataFrame
+    tuning: pd.DataFrame
+
+
+def read_request(
+    request: FitRequest, reporter: Reporter, base: Config | None
+) -> tuple[Config, pd.DataFrame, pd.DataFrame | None]:
+    """The settings of a request and its tables.
+
+    Args:
+        request: What was asked for.
+        reporter: Hears what is to be said about the settings.
+        base: Settings of the previous fit, to start from instead of the defaults.
+
+    Raises:
+        ConfigError: Wrong arguments or settings.
+        DataError: A table that cannot be read.
+    """
+    _check_arguments(request)
+    from featherfit.data.load import load_table
+    from featherfit.training.device import has_gpu
+
+    resolved = resolve_config(request.presets, request.hyperparameters, has_gpu=has_gpu(), base=base)
+    for note in resolved.notes:
+        reporter.info(note)
+    frame = load_table(request.train_data, name="train_data")
+    tuning = None if request.tuning_data is None else load_table(request.tuning_data, name="tuning_data")
+    return resolved.config, frame, tuning
+
+
+def prepare(
+    request: FitRequest, config: Config, frame: pd.DataFrame, tuning: pd.DataFrame | None, reporter: Reporter
+) -> Prepared:
+    """Works out schema, label, checkpoint and tokenizer, and splits the rows.
+
+    Args:
+        request: What was asked for.
+        config: All settings.
+        frame: The training table.
+        tuning: The table to validate on, or None for a holdout.
+        reporter: Hears of everything a user should know.
+
+    Raises:
+        FeatherfitError: Anything wrong with settings, tables or checkpoint.
+    """
+    from featherfit.checkpoints import resolve_checkpoint
+    from featherfit.data.processors.label import LabelProcessor
+    from featherfit.data.processors.text import TextProcessor
+    from featherfit.data.schema import infer_schema
+    from featherfit.training.device import device_of_fit
+
+    schema = infer_schema(
+        frame,
+        request.label,
+        column_types=request.column_types,
+        problem_type=request.problem_type,
+        pos_label=config.data.pos_label,
+        eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
+    )
+    reporter.info(schema.problem_reason)
+    _tell_ignored(schema)
+    metrics = _metrics(request, schema.problem_type)
+    train_frame, tuning = split(request, schema, frame, tuning)
+    assert schema.problem_type is not None
+    label = LabelProcessor.fit(
+        train_frame[request.label],
+        schema.problem_type,
+        config.data.pos_label,
+        config.data.label.numerical_preprocessing,
+    )
+    device = device_of_fit(config)
+    checkpoint = resolve_checkpoint(config.model.hf_text.checkpoint_name)
+    reporter.info(
+        f"Checkpoint {checkpoint.name} from {checkpoint.source} on {device.place.type}"
+        + (f": {checkpoint.note}" if checkpoint.note else ".")
+    )
+    text = TextProcessor.from_checkpoint(checkpoint, schema.text_columns, config.model.hf_text)
+    return Prepared(config, schema, label, text, checkpoint, device, metrics, train_frame, tuning)
+
+
+def keep_within_budget(ready: Prepared, reporter: Reporter, *, may_checkpoint: bool) -> Prepared:
+    """The same, computing in pieces small enough for `env.memory_budget`, or for what the machine has.
+
+    From here on, until the next fit, freed memory goes back to the system at once, as the forecast takes for granted.
+
+    Args:
+        ready: Its settings want memory planned.
+        reporter: Hears how it will compute.
+        may_checkpoint: Whether activations may be recomputed where the settings do not ask for it.
+
+    Raises:
+        ConfigError: Nothing fits, with what it would take in the message; or there are several ranks.
+    """
+    from featherfit.config.text import show_bytes
+    from featherfit.memory import return_freed_memory
+    from featherfit.planning.budget import within_budget
+    from featherfit.planning.task import task_of
+
+    config = ready.config
+    if ready.device.ranks.world > 1:
+        raise ConfigError(
+            "env.memory_budget and env.per_gpu_batch_size='auto' plan the memory of one process, and a launcher started "
+            f"{ready.device.ranks.world}. Set env.per_gpu_batch_size to a number."
+        )
+    if ready.device.place.type == "cpu":
+        return_freed_memory()
+    task = task_of(config, ready.checkpoint, ready.device, ready.label, ready.text, ready.train_frame)
+    choice, differs = within_budget(task, may_checkpoint=may_checkpoint)
+    if config.env.per_gpu_batch_size == "auto":  # for prediction, and whoever loads the artifact
+        config = replace(config, env=replace(config.env, per_gpu_batch_size=max(1, choice.tokens // task.longest)))
+    said = f"Memory: this run takes about {show_bytes(choice.peak)}"
+    if not differs:
+        reporter.info(f"{said} with forwards of {choice.tokens} tokens.")
+        return replace(ready, config=config)
+    recomputes = choice.checkpointing and not config.model.hf_text.gradient_checkpointing
+    also = " and model.hf_text.gradient_checkpointing, which recomputes activations" if recomputes else ""
+    reporter.info(f"{said} with at most {choice.tokens} tokens a forward{also}.")
+    if recomputes:
+        hf_text = replace(config.model.hf_text, gradient_checkpointing=True)
+        config = replace(config, model=replace(config.model, hf_text=hf_text))
+    return replace(ready, config=config, device=replace(ready.device, budget_tokens=choice.tokens))
+
+
+def plan_fit(request: FitRequest, reporter: Reporter, base: Config | None, *, standalone: bool) -> Plan:
+    """What a fit would need for the same request; nothing is trained and no weights are read.
+
+    Args:
+        request: What was asked for.
+        reporter: Hears of everything a user should know.
+        base: Settings of the previous fit, to start from instead of the defaults.
+        standalone: Whether the pretrained weights would go into the artifact.
+
+    Raises:
+        FeatherfitError: Anything wrong with settings, tables or checkpoint.
+    """
+    config, frame, tuning = read_request(request, reporter, base)
+    from featherfit.planning.plan import plan_run
+    from featherfit.planning.task import task_of
+
+    ready = prepare(request, config, frame, tuning, reporter)
+    task = task_of(ready.config, ready.checkpoint, ready.device, ready.label, ready.text, ready.train_frame)
+    return plan_run(task, standalone=standalone)
+
+
+def _check_arguments(request: FitRequest) -> None:
+    problems = []
+    if request.time_limit is not None and not request.time_limit > 0:
+        problems.append(f"time_limit={request.time_limit!r} has to be a number of seconds above 0.")
+    if request.holdout_frac is not None and not 0 < request.holdout_frac < 1:
+        problems.append(f"holdout_frac={request.holdout_frac!r} has to lie between 0 and 1.")
+    if isinstance(request.seed, bool) or not isinstance(request.seed, int) or request.seed < 0:
+        problems.append(f"seed={request.seed!r} has to be a whole number of at least 0.")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _tell_ignored(schema: Any) -> None:
+    idle = [name for name in schema.ignored if schema.columns[name] != "null"]
+    if idle:
+        shown = ", ".join(f"{name!r} ({schema.columns[name]})" for name in idle)
+        warnings.warn(
+            f"Columns {shown} are not used: this version models text columns. To read them as text, pass "
+            f"column_types={dict.fromkeys(idle, 'text')!r}.",
+            stacklevel=6,
+        )
+
+
+def _metrics(request: FitRequest, problem_type: Any) -> tuple[str, str]:
+    from featherfit.evaluation.metrics import DEFAULTS, metric_name
+
+    names: list[str] = []
+    problems: list[str] = []
+    for argument in ("eval_metric", "validation_metric"):
+        wanted = getattr(request, argument)
+        default = names[0] if names else DEFAULTS[problem_type]
+        try:
+            names.append(default if wanted is None else metric_name(wanted, problem_type, argument))
+        except ConfigError as error:
+            problems += error.problems
+            names.append(default)
+    if problems:
+        raise ConfigError(problems)
+    return names[0], names[1]
+
+
+def split(
+    request: FitRequest, schema: Any, frame: pd.DataFrame, tuning: pd.DataFrame | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows to train on and those to validate on."""
+    from featherfit.data.split import split_holdout
+
+    if tuning is None:
+        return split_holdout(frame, schema, request.holdout_frac, seed=request.seed)
+    if request.holdout_frac is not None:
+        raise ConfigError("holdout_frac and tuning_data were both given. Give one: tuning_data is the holdout.")
+    return frame, tuning
