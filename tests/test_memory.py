@@ -74,6 +74,15 @@ def test_what_is_free_goes_back_at_every_eighth_forward(calls):
     assert [forward for forward, _ in seen] == list(range(18))
 
 
+def test_what_is_free_goes_back_at_every_sixth_layer(calls):
+    tidy = memory.Tidier()
+    seen = []
+    for _ in range(13):
+        tidy()
+        seen.append(len(calls))
+    assert seen == [0] * 5 + [1] * 6 + [2] * 2
+
+
 @pytest.mark.parametrize(
     ("cache", "capacity"), [("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64"), ("LRU_CACHE_CAPACITY", "32")]
 )
