@@ -70,7 +70,7 @@ def process_share(forecast: Forecast) -> ProcessShare:
     On a GPU, whose own memory is planned, that of the process does not count.
     """
     architecture = forecast.task.architecture
-    forecast.activations(forecast.usual_tokens(), forecast.checkpoints)  # imports and warms what a run does
+    forecast.warm()
     if architecture.device.place.type != "cpu":
         return ProcessShare(0, 0)
     give_memory_back()

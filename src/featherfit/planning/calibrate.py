@@ -78,6 +78,19 @@ def memory_of(
     return _lines(architecture, measure, depth=depth, reorders=reorders)
 
 
+def run_once(
+    architecture: Architecture, forwards: Sequence[Forward], *, reorders: bool, problem_type: ProblemType
+) -> None:
+    """Runs forwards of a shallow copy, for what they leave behind in the process."""
+
+    def run(model: MultiModalModel) -> list[float]:
+        for forward in forwards:
+            _call(model, forward, architecture, problem_type)()
+        return []
+
+    _lines(architecture, run, depth=1, reorders=reorders)
+
+
 def seconds_of(
     architecture: Architecture, forward: Forward, *, depth: int, reorders: bool, problem_type: ProblemType
 ) -> Line:

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from featherfit.data.batch import inference_plan, training_batches
-from featherfit.planning.calibrate import Forward, Line, memory_of, seconds_of, seconds_per_number, with_checkpointing
+from featherfit.planning.calibrate import (
+    Forward,
+    Line,
+    memory_of,
+    run_once,
+    seconds_of,
+    seconds_per_number,
+    with_checkpointing,
+)
 from featherfit.planning.copies import depth_of, whole_model
 from featherfit.planning.task import ProcessShare, Task
 from featherfit.planning.weights import weights_of
@@ -22,6 +30,8 @@ _SMALL_BLOCKS = 0.05
 _STATE_BYTES = {"adamw": 8, "adam": 8, "sgd": 4}
 _OPTIMISER_PASSES, _TABLE_PASSES = 7, 4
 """Times the optimiser reads or writes a number, and a backward pass one of a table that trains."""
+_ALIKE, _MET = 32, 16
+"""Tokens by which forwards differ at least to need other kernels, and how many are enough to fill oneDNN's cache."""
 _EPOCHS = 2
 """Epochs whose batches are looked at."""
 
@@ -69,6 +79,24 @@ class Forecast:
             if tokens <= usual:
                 found.setdefault(self._size(self._training_forwards(tokens)[0].lengths), tokens)
         return list(found.values())
+
+    def warm(self) -> None:
+        """Lets this process meet what a run's process does, and keep what it keeps: imports, and oneDNN's kernels.
+
+        A kernel takes up to 3 MB, and every size of forward needs some, whatever the depth.
+        """
+        forwards: dict[int, tuple[int, ...]] = {}
+        for step in self._steps(self.usual_tokens()):
+            for rows in step:
+                lengths = self.task.rows.lengths[rows]
+                forwards.setdefault(self._size(lengths) // _ALIKE, tuple(map(int, lengths)))
+        chosen = list(forwards.values())[:_MET]
+        run_once(
+            self.task.architecture,
+            [Forward(lengths, training=True) for lengths in chosen],
+            reorders=self.weights.reorders,
+            problem_type=self.task.problem_type,
+        )
 
     def measure(self, sizes: Iterable[int], checkpointing: bool) -> None:
         """Measures what training with these sizes of forward takes, all with the same copies."""
