@@ -40,7 +40,7 @@ def test_what_is_freed_goes_back_until_it_is_to_be_kept_again(calls):
     memory.keep_freed_memory()
     calls.clear()
     memory.return_freed_memory()
-    assert calls == [("mallopt", -3, 2**18), ("mallopt", -1, 2**18), ("trim", 0, 0)]
+    assert calls == [("mallopt", -3, 2**16), ("mallopt", -1, 2**16), ("trim", 0, 0)]
     memory.keep_freed_memory()
     assert calls[3:] == [("mallopt", -3, 2**30), ("mallopt", -1, 2**31 - 1)]
 

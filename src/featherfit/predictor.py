@@ -129,7 +129,7 @@ class MultiModalPredictor(FittedFacts):
     ) -> Plan:  # fmt: skip
         """What `fit` would need: memory part by part, time and disk, beside what this machine has.
 
-        No weights are read: copies of a layer or two with random ones are run for a few seconds.
+        No weights are read: copies of two and three layers with random ones are run for a few seconds.
 
         Args:
             train_data: As for `fit`, as all others are. `env.memory_budget` says what the run has to stay under.

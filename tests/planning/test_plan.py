@@ -33,7 +33,7 @@ def test_parts_and_totals(plan):
     assert plan.phases["training"]["activations"] == plan.activations[plan.tokens_per_forward]
     assert list(plan.activations.values()) == sorted(plan.activations.values(), reverse=True)
     assert 0 < plan.seconds_per_step <= plan.seconds_per_epoch < 60
-    assert plan.fits is (plan.peak <= plan.budget)
+    assert plan.fits is (1.04 * plan.peak <= plan.budget)
 
 
 def test_it_can_be_shown_and_stored(plan):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from featherfit.config.text import read_bytes, show_bytes
@@ -14,6 +14,9 @@ from featherfit.planning.forecast import Forecast
 from featherfit.planning.machine import Machine, process_memory, read_machine
 from featherfit.planning.task import ProcessShare, Task
 from featherfit.training.oom import give_memory_back
+
+MARGIN = 0.04
+"""Share of a forecast that a run may take beyond it and still has to stay under its budget."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,10 @@ def within_budget(task: Task, *, may_checkpoint: bool) -> tuple[Choice, bool]:
     forecast = Forecast(task)
     process = process_share(forecast)
     budget = budget_of(task, read_machine(task.architecture.device.place.type == "cuda"))
-    choice = choose(forecast, process, sys.maxsize if budget is None else budget, may_checkpoint=may_checkpoint)
+    room = sys.maxsize if budget is None else budget
+    if process.own and choose(forecast, process, room, may_checkpoint=may_checkpoint) is not None:
+        process = replace(process, own=max(process.own, _own()))  # what measuring left behind is there in the fit too
+    choice = choose(forecast, process, room, may_checkpoint=may_checkpoint)
     if choice is None and task.architecture.config.env.memory_budget is None:
         choice = least(forecast, process, may_checkpoint=may_checkpoint)
         warnings.warn(
@@ -73,8 +79,13 @@ def process_share(forecast: Forecast) -> ProcessShare:
     forecast.warm()
     if architecture.device.place.type != "cpu":
         return ProcessShare(0, 0)
+    return ProcessShare(_own(), forecast.task.tokenizer)
+
+
+def _own() -> int:
+    """Bytes of this process once what nothing uses is given back."""
     give_memory_back()
-    return ProcessShare(process_memory()[0], forecast.task.tokenizer)
+    return process_memory()[0]
 
 
 def choose(forecast: Forecast, process: ProcessShare, budget: int, *, may_checkpoint: bool) -> Choice | None:
@@ -88,7 +99,8 @@ def choose(forecast: Forecast, process: ProcessShare, budget: int, *, may_checkp
         budget: Bytes, all included.
         may_checkpoint: Whether activations may be recomputed where the settings do not ask for it.
     """
-    return next((choice for choice in _choices(forecast, process, may_checkpoint) if choice.peak <= budget), None)
+    room = budget / (1 + MARGIN)
+    return next((choice for choice in _choices(forecast, process, may_checkpoint) if choice.peak <= room), None)
 
 
 def least(forecast: Forecast, process: ProcessShare, *, may_checkpoint: bool) -> Choice:
@@ -112,7 +124,7 @@ def _refuse(forecast: Forecast, process: ProcessShare, budget: int, *, may_check
     raise ConfigError(
         f"env.memory_budget is {show_bytes(budget)}, and this run needs {show_bytes(best.peak)} even {how}: "
         f"{', '.join(f'{show_bytes(size)} {name}' for name, size in largest)} while {phase.name}. "
-        f"Raise the budget to {show_bytes(1.02 * best.peak).replace(' ', '')}, or choose {remedy}."
+        f"Raise the budget to {show_bytes((1 + MARGIN) * best.peak).replace(' ', '')}, or choose {remedy}."
     )
 
 

@@ -1,6 +1,6 @@
 """Settings and a checkpoint's config go in; models of the run's architecture come out, without its weights.
 
-One has every layer and no memory at all (the meta device): its parameters are counted. Others have a layer or two of the
+One has every layer and no memory at all (the meta device): its parameters are counted. Others have two or three layers of the
 real width, and random weights: they are run, and what that takes says what every further layer takes.
 """
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from featherfit.checkpoints.layout import FAST_TOKENIZER, TOKENIZER_SETTINGS, VOCABULARIES
 from featherfit.config.text import show_bytes
-from featherfit.planning.budget import budget_of, choose, least, process_share
+from featherfit.planning.budget import MARGIN, budget_of, choose, least, process_share
 from featherfit.planning.forecast import Forecast
 from featherfit.planning.machine import read_machine
 from featherfit.planning.task import Task
@@ -119,7 +119,7 @@ class Plan:
         best = self.cheapest
         how = f"{best['tokens_per_forward']} tokens a forward"
         how += " and gradient checkpointing" if best["gradient_checkpointing"] else ""
-        if best["peak"] <= self.budget:
+        if (1 + MARGIN) * best["peak"] <= self.budget:
             return f"{said} With {how} it would ({show_bytes(best['peak'])}); env.memory_budget chooses that by itself."
         return f"{said} The least is {show_bytes(best['peak'])}, with {how}."
 
@@ -189,7 +189,7 @@ def plan_run(task: Task, *, standalone: bool) -> Plan:
         peak=peak,
         machine=asdict(machine),
         budget=budget,
-        fits=None if budget is None else peak <= budget,
+        fits=None if budget is None else (1 + MARGIN) * peak <= budget,
         cheapest=cheapest,
         artifact=_artifact_size(forecast, standalone=standalone),
         seconds_per_step=step,
