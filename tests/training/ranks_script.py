@@ -73,10 +73,13 @@ def run(folder: Path, case: str, strategy: str) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}"}
     finally:
         loop.train = original
+    matrices = [p for p in predictor._fitted.model.encoder.backbone.encoder.parameters() if p.dim() > 1]
+    kept = [p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in matrices if not p.requires_grad]
+    frozen = sum(p.numel() for p in matrices if not p.requires_grad)
     new = reviews(20, seed=5)
     summary = predictor.fit_summary()
     alone = predictor.predict_proba(new, as_pandas=False).tolist() if RANK == 0 else None  # no other rank takes part
-    return {"reports": reports, "summary": summary, "path": predictor.path, "proba": alone}
+    return {"reports": reports, "summary": summary, "path": predictor.path, "proba": alone, "kept": [sum(kept), frozen]}
 
 
 def main() -> None:
