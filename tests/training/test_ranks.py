@@ -126,6 +126,11 @@ def test_each_rank_keeps_half_of_the_frozen_matrices(runs, case):
 
 
 @pytest.mark.slow
+def test_ranks_have_unequal_shares_of_some_steps(runs):
+    assert runs[0]["plain"]["summary"]["train_rows"] % 8 % 2 == 1
+
+
+@pytest.mark.slow
 def test_some_run_stops_early(runs):
     assert runs[0]["stops_early"]["summary"]["stopped"].startswith("no better score")
 
