@@ -126,7 +126,7 @@ def prepare(
     device = device_of_fit(config)
     checkpoint = resolve_checkpoint(config.model.hf_text.checkpoint_name)
     reporter.info(
-        f"Checkpoint {checkpoint.name} from {checkpoint.source} on {device.place.type}"
+        f"Checkpoint {checkpoint.name} from {checkpoint.source} on {device.place.type}{device.ranks.told}"
         + (f": {checkpoint.note}" if checkpoint.note else ".")
     )
     text = TextProcessor.from_checkpoint(checkpoint, schema.text_columns, config.model.hf_text)

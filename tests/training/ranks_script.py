@@ -20,7 +20,7 @@ from featherfit import MultiModalPredictor, fitting
 from featherfit.training import loop
 
 CASES: dict[str, dict[str, Any]] = {
-    # 45 rows in steps of 8: the last step of an epoch has 5, one fewer for the second rank.
+    # 45 rows in steps of 8: the last step of an epoch has 5, one fewer for the second rank; and rows weigh differently.
     "plain": {"optim.class_weights": "balanced", "optim.max_epochs": 3, "optim.ema_decay": 0.9},
     # The second rank has no rows in any step.
     "single_rows": {"env.batch_size": 1, "optim.max_steps": 9, "optim.top_k_average_method": "uniform_soup"},
@@ -37,8 +37,8 @@ RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE",
 
 
 def table(case: str) -> pd.DataFrame:
-    """Rows of three words to ten; the second rank's are others where they should not be."""
-    return reviews(60, seed=1 if case == "another_table" and RANK else 0)
+    """Twice as many of one label as of the other; the second rank's rows are others where they should not be."""
+    return reviews(57, seed=1 if case == "another_table" and RANK else 0, labels=(0, 1, 1))
 
 
 def recorded(train: Any, into: list[list[Any]]) -> Any:
@@ -73,10 +73,13 @@ def run(folder: Path, case: str, strategy: str) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}"}
     finally:
         loop.train = original
+    matrices = [p for p in predictor._fitted.model.encoder.backbone.encoder.parameters() if p.dim() > 1]
+    kept = [p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in matrices if not p.requires_grad]
+    frozen = sum(p.numel() for p in matrices if not p.requires_grad)
     new = reviews(20, seed=5)
     summary = predictor.fit_summary()
     alone = predictor.predict_proba(new, as_pandas=False).tolist() if RANK == 0 else None  # no other rank takes part
-    return {"reports": reports, "summary": summary, "path": predictor.path, "proba": alone}
+    return {"reports": reports, "summary": summary, "path": predictor.path, "proba": alone, "kept": [sum(kept), frozen]}
 
 
 def main() -> None:

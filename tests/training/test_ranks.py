@@ -117,6 +117,20 @@ class TestTwoProcessesGiveWhatOneGives:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("case", SHARDED)
+def test_each_rank_keeps_half_of_the_frozen_matrices(runs, case):
+    frozen = runs[1][0][f"{case}:ddp"]["kept"][1]
+    for rank in runs[1]:
+        assert rank[f"{case}:ddp"]["kept"] == [frozen, frozen]
+        assert rank[f"{case}:fsdp"]["kept"] == [frozen / 2, frozen] and frozen > 5_000
+
+
+@pytest.mark.slow
+def test_ranks_have_unequal_shares_of_some_steps(runs):
+    assert runs[0]["plain"]["summary"]["train_rows"] % 8 % 2 == 1
+
+
+@pytest.mark.slow
 def test_some_run_stops_early(runs):
     assert runs[0]["stops_early"]["summary"]["stopped"].startswith("no better score")
 

@@ -82,8 +82,9 @@ def _among_ranks() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _on_sigterm(partial(_end_later, time.monotonic() + 2 * _GRACE))
-        _give_up()
+        if _PEERS:  # before ranks have met there is nothing to clean up, and all have the same error
+            _on_sigterm(partial(_end_later, time.monotonic() + 2 * _GRACE))
+            _give_up()
         if isinstance(error, RuntimeError) and not isinstance(error, FeatherfitError) and _is_of_ranks(error):
             raise _lost(_GRACE) from error
         raise

@@ -53,6 +53,11 @@ class Ranks:
     sharded: bool = False
 
     @property
+    def told(self) -> str:
+        """How many ranks there are and how they share the work, to go on with after a comma."""
+        return "" if self.world == 1 else f", {self.world} processes ({'fsdp' if self.sharded else 'ddp'})"
+
+    @property
     def first(self) -> bool:
         """Whether this rank writes and speaks."""
         return self.rank == 0
