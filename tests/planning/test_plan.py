@@ -129,7 +129,7 @@ def test_rows_are_sampled_with_the_longest_among_them():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
-@pytest.mark.parametrize("run", ["encoder-small-lora-plain-bf16", "t5-small-lora-ckpt-bf16"])
+@pytest.mark.parametrize("run", ["encoder-small-lora-plain-bf16", "t5-small-lora-ckpt-32"])
 def test_forecasts_beside_measured_peaks(run, tmp_path):
     out = tmp_path / "out.json"
     subprocess.run([sys.executable, str(BENCHMARK), "--only", run, "--json", str(out)], check=True, capture_output=True)
