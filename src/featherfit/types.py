@@ -54,6 +54,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def weight(self) -> float:
+        """The rows' weights together; their number, where they have none."""
+        return float(len(self) if self.weights is None else self.weights.sum())
+
 
 @dataclass(frozen=True)
 class StepReport:

@@ -73,7 +73,7 @@ def test_neighbours_in_the_file_keep_their_changes(tmp_path):
 
 
 def test_a_table_lets_go_of_its_pages_now_and_then(mapped, monkeypatch):
-    monkeypatch.setattr(tables, "_RELEASED_AFTER", 1000)
+    monkeypatch.setattr(tables, "RELEASED_AFTER", 1000)
     plain = nn.Embedding.from_pretrained(mapped.clone())
     own = MappedEmbedding.of(nn.Embedding(ROWS, WIDTH, _weight=mapped).requires_grad_(False), torch.float32)
     ids = torch.arange(ROWS).view(4, -1)
@@ -84,7 +84,7 @@ def test_a_table_lets_go_of_its_pages_now_and_then(mapped, monkeypatch):
 
 
 def test_a_table_that_trains_keeps_them(mapped, monkeypatch):
-    monkeypatch.setattr(tables, "_RELEASED_AFTER", 0)
+    monkeypatch.setattr(tables, "RELEASED_AFTER", 0)
     own = MappedEmbedding.of(nn.Embedding(ROWS, WIDTH, _weight=mapped), torch.float32)
     own(torch.arange(ROWS))
     assert resident(mapped) >= mapped.nbytes - 8192

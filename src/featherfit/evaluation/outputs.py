@@ -33,9 +33,9 @@ def model_outputs(
 ) -> np.ndarray:
     """Runs the model without gradients.
 
-    Ranks share the rows, and each has all results. Rows are batched by length and content, so a row's result does not depend on where it stands in the table, and rows
-    with the same tokens are computed once. A forward that memory does not suffice for is done again in smaller ones, and
-    those after it are as small.
+    Ranks share the rows, and each has all results. Rows are batched by length and content, so a row's result does not
+    depend on where it stands in the table, and rows with the same tokens are computed once. A forward that memory does not
+    suffice for is done again in smaller ones, and those after it are as small.
 
     Args:
         model: On `device`; left in evaluation mode.

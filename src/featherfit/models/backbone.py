@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from featherfit.checkpoints.resolve import Checkpoint
 
-_READ_AT_ONCE = 1 << 26
+READ_AT_ONCE = 1 << 26
 """Bytes of a file that lie in memory while they are converted."""
 
 _STORED_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -155,7 +155,7 @@ def convert(model: PreTrainedModel, dtype: torch.dtype, *, mapped: bool, form: B
                     continue  # `lower_precision` makes copies of it when it is used
                 stored, parameter.data = parameter.data, parameter.data.to(dtype if matrix else torch.float32)
                 converted += [stored] if matrix and parameter.dtype != stored.dtype else []
-        if sum(stored.nbytes for stored in converted) > _READ_AT_ONCE:
+        if sum(stored.nbytes for stored in converted) > READ_AT_ONCE:
             release_pages(converted)
             converted.clear()
     release_pages(converted)

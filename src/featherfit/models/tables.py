@@ -11,7 +11,7 @@ from featherfit.models.mapped import files_hold, give_up, state_of
 LARGE_TABLE = 1_000_000
 """Numbers from which on a table is worth leaving in its file."""
 
-_RELEASED_AFTER = 1536
+RELEASED_AFTER = 1536
 """Ids after which the pages of a table are given back. Reading them again costs less than a hundredth of a forward."""
 
 
@@ -42,7 +42,7 @@ class MappedEmbedding(nn.Embedding):
         """Ids (...) to rows (..., D) in `dtype`."""
         rows = F.embedding(input, self.weight, self.padding_idx).to(self.dtype)
         self._ids += input.numel()
-        if self._ids > _RELEASED_AFTER and not self.weight.requires_grad:
+        if self._ids > RELEASED_AFTER and not self.weight.requires_grad:
             self._ids = 0
             if self._looked_at != state_of(self.weight):
                 self._looked_at, (self._in_file,) = state_of(self.weight), files_hold([self.weight])

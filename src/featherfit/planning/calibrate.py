@@ -139,14 +139,13 @@ def _call(
     def train() -> None:
         model.train()
         # A run keeps its gradients; where they are counted by themselves, each is dropped as soon as it is there.
-        hooks = [p.register_post_accumulate_grad_hook(_drop_gradient) for p in trained]
-        if forward.keeps_gradients:
-            for hook in hooks:
-                hook.remove()
+        dropping = [] if forward.keeps_gradients else trained
+        hooks = [parameter.register_post_accumulate_grad_hook(_drop_gradient) for parameter in dropping]
         with device.training_attention(model.encoder.backbone):
             accumulate(model, [batch], accelerator, problem_type, architecture.config.optim.label_smoothing)
-        for hook, parameter in zip(hooks, trained, strict=True):
+        for hook in hooks:
             hook.remove()
+        for parameter in trained:
             parameter.grad = None
 
     return train if forward.training else infer

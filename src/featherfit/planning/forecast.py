@@ -55,6 +55,7 @@ class Forecast:
 
     task: Task
     _measured: dict[tuple[bool, Forward], Line] = field(default_factory=dict)
+    _cut: dict[int, list[list[np.ndarray]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         architecture = self.task.architecture
@@ -195,13 +196,15 @@ class Forecast:
         self._measured |= {(checkpointing, forward): line for forward, line in zip(missing, lines, strict=True)}
 
     def _steps(self, tokens: int) -> list[list[np.ndarray]]:
-        """Steps of a few epochs, of the rows that are known."""
-        lengths, rows = self.task.rows.lengths, self.task.architecture.config.env.batch_size
-        return [
-            step
-            for epoch in range(_EPOCHS)
-            for step in training_batches(lengths, rows, tokens, padded=self.padded, seed=0, epoch=epoch)
-        ]
+        """Steps of a few epochs, of the rows that are known; cut once for each limit."""
+        if tokens not in self._cut:
+            lengths, rows = self.task.rows.lengths, self.task.architecture.config.env.batch_size
+            self._cut[tokens] = [
+                step
+                for epoch in range(_EPOCHS)
+                for step in training_batches(lengths, rows, tokens, padded=self.padded, seed=0, epoch=epoch)
+            ]
+        return self._cut[tokens]
 
     def _single(self, tokens: int) -> bool:
         return all(len(step) == 1 for step in self._steps(tokens))

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from featherfit.artifact.fitted import form_of_weights
-from featherfit.models.backbone import stored_dtype
+from featherfit.models.backbone import READ_AT_ONCE, stored_dtype
 from featherfit.models.build import MultiModalModel, model_size
 from featherfit.models.linear import FrozenLinear, cpu_reorders
 from featherfit.models.quantized import QuantizedLinear
-from featherfit.models.tables import LARGE_TABLE, MappedEmbedding
+from featherfit.models.tables import LARGE_TABLE, RELEASED_AFTER, MappedEmbedding
 from featherfit.planning.copies import Architecture
 
 MATRICES, COPIES, TABLES, MAPPED, VECTORS = (
@@ -28,9 +28,6 @@ MATRICES, COPIES, TABLES, MAPPED, VECTORS = (
 
 _AROUND = 1 << 16
 """Bytes that Linux maps around a number that is read from a mapped file."""
-_LOOKED_UP = 1536
-"""Ids after which the pages of a mapped table are given back, a forward's at least."""
-_CONVERTED_AT_ONCE = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ def weights_of(model: MultiModalModel, architecture: Architecture, ids: Iterable
         trained=4 * trainable,
         largest_table=largest_table,
         loaded=resident + 4 * trainable,
-        loading=min(_CONVERTED_AT_ONCE, frozen[MATRICES]) if converts else 0,
+        loading=min(READ_AT_ONCE, frozen[MATRICES]) if converts else 0,
         reorders=copies,
         parameters=model_size(model).total,
         trainable=trainable,
@@ -140,6 +137,6 @@ def _touched(ids: Iterable[np.ndarray], table: torch.Tensor) -> int:
             pieces.update(range(int(first) // _AROUND, int(first + row - 1) // _AROUND + 1))
         seen += len(one)
         most = max(most, len(pieces) * _AROUND)
-        if seen > 2 * _LOOKED_UP:
+        if seen > 2 * RELEASED_AFTER:
             pieces, seen = set(), 0
     return min(most, table.nbytes)

@@ -212,7 +212,7 @@ def accumulate(
         problem_type: Decides the loss.
         smoothing: `optim.label_smoothing`.
     """
-    total_weight = sum(float(len(batch) if batch.weights is None else batch.weights.sum()) for batch in batches) or 1.0
+    total_weight = sum(batch.weight for batch in batches) or 1.0
     total = 0.0
     for batch in batches:
         with fits(batch):
@@ -230,7 +230,7 @@ def accumulate(
 
 
 def _whatever_fits(
-    accumulate: Callable[[list[Batch]], float],
+    gradients: Callable[[list[Batch]], float],
     batches: list[Batch],
     limit: TokenLimit,
     optimizer: torch.optim.Optimizer,
@@ -238,7 +238,7 @@ def _whatever_fits(
     step: int,
     config: Config,
 ) -> float:
-    """What `accumulate` returns for the step's rows, once the limit is low enough for memory to suffice.
+    """What `gradients` returns for the step's rows, once the limit is low enough for memory to suffice.
 
     A second attempt starts where the first one did: no gradients, the same random numbers to come.
     """
@@ -257,7 +257,7 @@ def _whatever_fits(
         optimizer.zero_grad()
         rewind()
 
-    return until_it_fits(lambda: accumulate(batches), make_room)
+    return until_it_fits(lambda: gradients(batches), make_room)
 
 
 def _refuse_infinite(loss: float, step: int, epoch: int, config: Config) -> None:

@@ -155,7 +155,7 @@ class Ranks:
         import torch
         import torch.distributed as dist
 
-        weight = sum(float(len(batch) if batch.weights is None else batch.weights.sum()) for batch in batches)
+        weight = sum(batch.weight for batch in batches)
         used = [float(parameter.grad is not None) for parameter in parameters]
         place = parameters[0].device
         told = torch.tensor([loss * weight, weight, float(rows), *used], dtype=torch.float64).to(place)
