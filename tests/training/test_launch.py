@@ -123,6 +123,21 @@ class TestALostRank:
         assert done == [1]  # the one that should have cleaned up is gone
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
+    def test_one_that_ends_slowly_is_cleaned_up_after(self, launched, monkeypatch):
+        """Its connections close before the system says that it has ended."""
+        launched(rank=1)
+        monkeypatch.setattr(launch, "_GRACE", 5.0)
+        monkeypatch.setattr(launch, "_PEERS", [ELSEWHERE, MINE])
+        asked: list[tuple[str, int]] = []
+        monkeypatch.setattr(
+            launch, "_gone", lambda peer: peer == ELSEWHERE and asked.append(peer) is None and len(asked) > 2
+        )
+        done: list[int] = []
+        with pytest.raises(RankLostError, match="Rank 0 "), launch.together(lambda: done.append(1)):
+            raise RuntimeError("Connection closed by peer")
+        assert done == [1]
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
     def test_one_that_hangs_cannot_be_named(self, launched, monkeypatch):
         launched(rank=0)
         monkeypatch.setattr(launch, "_PEERS", [MINE, ELSEWHERE])

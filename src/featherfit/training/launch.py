@@ -68,12 +68,13 @@ def together(clean_up: Callable[[], None] | None = None) -> Iterator[None]:
     Raises:
         RankLostError: Another rank ended, or did not answer for `env.rank_timeout` seconds.
     """
-    with contextlib.nullcontext() if Launch.of_this_process() is None else _among_ranks():
-        try:
+    try:
+        with contextlib.nullcontext() if Launch.of_this_process() is None else _among_ranks():
             yield
-        finally:
-            if clean_up is not None and in_charge():
-                clean_up()
+    finally:
+        # After a lost rank was looked for: its connections close before it is seen to have ended.
+        if clean_up is not None and in_charge():
+            clean_up()
 
 
 @contextlib.contextmanager
