@@ -8,7 +8,8 @@ layer at a time, and takes 2.5 GB there. Its tokenizer is trained on the given t
 
 Every precision is fitted in a process of its own, with `ia3_bias`, gradient checkpointing and one row of `--tokens` tokens
 a step. The peak is the process's highest resident set (VmHWM), from its start to the saved artifact, pages mapped from the
-weights' files included; seconds per step are a median without the first.
+weights' files included; seconds per step are a median without the first. `forecast` is what `predictor.plan` said in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -113,6 +114,39 @@ def long_rows(table: pd.DataFrame, tokens: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["label", "text"])
 
 
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Dotted keys of the run."""
+    return {
+        "model.hf_text.checkpoint_name": str(options.folder),
+        "model.hf_text.base_precision": options.precision,
+        "model.hf_text.gradient_checkpointing": True,
+        "model.hf_text.max_text_len": options.tokens,
+        "optim.peft": "ia3_bias",
+        "optim.max_steps": options.steps,
+        "optim.skip_final_val": True,
+        "optim.val_check_interval": 1000,
+        "env.batch_size": 1,
+        "env.per_gpu_batch_size": 1,
+        "env.inference_batch_size_ratio": 1.0,
+    }
+
+
+def tables(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows to train and to validate on."""
+    table = pd.read_csv(options.folder / "rows.tsv", sep="\t", keep_default_na=False)
+    return table[TUNING_ROWS:], table[:TUNING_ROWS]
+
+
+def forecast(options: argparse.Namespace) -> dict[str, Any]:
+    """What the planner says of the same run, without reading a weight."""
+    from featherfit import MultiModalPredictor
+
+    train, tuning = tables(options)
+    predictor = MultiModalPredictor(label="label", verbosity=0)
+    plan = predictor.plan(train, tuning_data=tuning, hyperparameters=settings_of(options))
+    return {"forecast_mb": plan.peak / 1e6, "forecast_step_s": plan.seconds_per_step, "forecast_peak_mb": peak_mb()}
+
+
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     """One fit in this process; its figures."""
     from featherfit import MultiModalPredictor
@@ -127,27 +161,15 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             yield report
 
     loop.train = watched  # type: ignore[assignment]
-    table = pd.read_csv(options.folder / "rows.tsv", sep="\t", keep_default_na=False)
-    predictor = MultiModalPredictor(label="label", path=options.scratch / options.worker, verbosity=0)
-    settings = {
-        "model.hf_text.checkpoint_name": str(options.folder),
-        "model.hf_text.base_precision": options.worker,
-        "model.hf_text.gradient_checkpointing": True,
-        "model.hf_text.max_text_len": options.tokens,
-        "optim.peft": "ia3_bias",
-        "optim.max_steps": options.steps,
-        "optim.skip_final_val": True,
-        "optim.val_check_interval": 1000,
-        "env.batch_size": 1,
-        "env.per_gpu_batch_size": 1,
-        "env.inference_batch_size_ratio": 1.0,
-    }
-    predictor.fit(table[TUNING_ROWS:], tuning_data=table[:TUNING_ROWS], hyperparameters=settings)
-    files = [file for file in (options.scratch / options.worker).rglob("*") if file.is_file()]
+    train_rows, tuning_rows = tables(options)
+    folder = options.scratch / options.precision
+    predictor = MultiModalPredictor(label="label", path=folder, verbosity=0)
+    predictor.fit(train_rows, tuning_data=tuning_rows, hyperparameters=settings_of(options))
+    files = [file for file in folder.rglob("*") if file.is_file()]
     steps = [after - before for before, after in itertools.pairwise(seconds)]
     assert predictor._fitted is not None
     return {
-        "precision": options.worker,
+        "precision": options.precision,
         "trainable": predictor.trainable_parameters,
         "total": predictor.total_parameters,
         "model_mb": predictor.model_size,
@@ -159,12 +181,15 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def in_own_process(precision: str, checkpoint: Path, scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """The figures of one precision."""
-    command = [sys.executable, __file__, str(checkpoint), "--worker", precision, "--scratch", str(scratch)]
-    more = ["--steps", str(options.steps), "--tokens", str(options.tokens)]
+def in_own_process(what: str, precision: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Figures of one precision: `measured`, or the `forecast`."""
+    command = [sys.executable, __file__, str(folder), "--worker", what, "--precision", precision]
+    more = ["--scratch", str(folder.parent), "--steps", str(options.steps), "--tokens", str(options.tokens)]
     done = subprocess.run([*command, *more], stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+WORKERS = {"measured": measured, "forecast": forecast}
 
 
 def show(results: list[dict[str, Any]], tokens: int) -> None:
@@ -173,10 +198,12 @@ def show(results: list[dict[str, Any]], tokens: int) -> None:
     from rich.table import Table
 
     table = Table(title=f"flan-t5-xl's encoder, random weights, ia3_bias, one row of {tokens} tokens a step")
-    for title in ("kept in", "trained", "parameters", "model, MB", "peak, MB", "s/step", "artifact, KB"):
+    titles = ("kept in", "trained", "parameters", "model, MB", "forecast, MB", "peak, MB", "s/step", "artifact, KB")
+    for title in titles:
         table.add_column(title, justify="left" if title == "kept in" else "right")
     for each in results:
-        counts = [f"{each['trainable']:,}", f"{each['total']:,}", f"{each['model_mb']:,.0f}", f"{each['peak_mb']:,.0f}"]
+        sizes = [f"{each[name]:,.0f}" for name in ("model_mb", "forecast_mb", "peak_mb")]
+        counts = [f"{each['trainable']:,}", f"{each['total']:,}", *sizes]
         table.add_row(each["precision"], *counts, f"{each['step_s']:.1f}", f"{each['artifact_kb']:,.0f}")
     Console(width=120).print(table)
 
@@ -190,22 +217,24 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=512, help="length of every row")
     parser.add_argument("--scratch", type=Path, help="a folder with 2.5 GB to spare; default: the system's")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
+    parser.add_argument("--precision", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        print(json.dumps(measured(options)))
+        print(json.dumps(WORKERS[options.worker](options)))
         return
     if not (options.folder / "en_train.tsv").is_file():
         sys.exit(f"{options.folder} has no en_train.tsv.")
     given = pd.read_csv(options.folder / "en_train.tsv", sep="\t", keep_default_na=False)[["label", "text"]]
     with tempfile.TemporaryDirectory(dir=options.scratch, prefix="billion-scale-") as folder:
-        scratch, checkpoint = Path(folder), Path(folder) / "checkpoint"
+        checkpoint = Path(folder) / "checkpoint"
         checkpoint.mkdir()
         write_checkpoint(checkpoint, given["text"].tolist())
         long_rows(given, options.tokens).to_csv(checkpoint / "rows.tsv", sep="\t", index=False)
         results = []
         for precision in options.precisions:
-            results.append(in_own_process(precision, checkpoint, scratch, options))
+            found, planned = (in_own_process(what, precision, checkpoint, options) for what in WORKERS)
+            results.append({**found, **planned})
             show(results[-1:], options.tokens)
     show(results, options.tokens)
     if options.json:

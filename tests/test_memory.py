@@ -74,13 +74,13 @@ def test_what_is_free_goes_back_at_every_eighth_forward(calls):
     assert [forward for forward, _ in seen] == list(range(18))
 
 
-def test_what_is_free_goes_back_at_every_sixth_layer(calls):
+def test_what_is_free_goes_back_at_every_fourth_layer(calls):
     tidy = memory.Tidier()
     seen = []
-    for _ in range(13):
+    for _ in range(10):
         tidy()
         seen.append(len(calls))
-    assert seen == [0] * 5 + [1] * 6 + [2] * 2
+    assert seen == [1] * 4 + [2] * 4 + [3] * 2, "before the first, which finds what the last step left"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from featherfit.training.selection import BestStates, mean_state
+from featherfit.training.selection import BestStates, means
 
 
 class One(nn.Module):
@@ -108,10 +108,13 @@ def test_greedy_soup_takes_equals(tmp_path):
     assert states.restore(model, "greedy_soup", lambda: 0.9) == [1, 2] and model.value.item() == 1.5
 
 
-def test_mean_in_each_tensors_type(tmp_path):
+def test_means_come_one_by_one_and_exact(tmp_path):
     from safetensors.torch import save_file
 
-    for number, value in enumerate((1.0, 2.0)):
-        save_file({"a": torch.full((2,), value, dtype=torch.bfloat16)}, tmp_path / f"{number}.safetensors")
-    mean = mean_state([tmp_path / "0.safetensors", tmp_path / "1.safetensors"])
-    assert mean["a"].dtype == torch.bfloat16 and mean["a"].tolist() == [1.5, 1.5]
+    files = [tmp_path / f"{number}.safetensors" for number in range(3)]
+    for file, value in zip(files, (1.0, 2.0, 2.0**-9), strict=True):
+        save_file({"a": torch.full((2,), value, dtype=torch.bfloat16), "b": torch.full((1,), -value)}, file)
+    found = dict(means(files))
+    assert found["a"].tolist() == [(3 + 2**-9) / 3] * 2, "bfloat16 would have lost the third"
+    assert found["b"].tolist() == [-(3 + 2**-9) / 3]
+    assert {name: value.tolist() for name, value in means(files[:1])} == {"a": [1.0, 1.0], "b": [-1.0]}

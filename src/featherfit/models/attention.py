@@ -202,7 +202,7 @@ def _attended_in_powers(inputs: torch.Tensor, mask: torch.Tensor | None, scale: 
     """
     q, k, v = inputs
     powers = _scores(q, k, mask, scale * _LOG2_E).exp2_()
-    sums = powers.sum(-1, keepdim=True, dtype=torch.float32)
+    sums = powers.sum(-1, keepdim=True)
     least, most = sums.aminmax()
     if not (least > 1e-20 and most < 1e30):  # neither holds of NaN
         return False

@@ -45,16 +45,15 @@ def has_dropout(module: nn.Module) -> bool:
 
 
 def _recomputed(layer: nn.Module, offload: bool, draws: bool, tidy: Tidier, *args: Any, **kwargs: Any) -> Any:
-    forward = partial(type(layer).forward, layer)
-    if not torch.is_grad_enabled():
-        return forward(*args, **kwargs)
     states, *others = args
 
     def run(states: torch.Tensor) -> Any:
         if _is_host(states.device):
             tidy()  # before: recomputing ends with the last tensor that is asked for, not with the layer
-        return forward(states, *others, **kwargs)
+        return type(layer).forward(layer, states, *others, **kwargs)
 
+    if not torch.is_grad_enabled():
+        return run(states)
     # `checkpoint` sees the states alone: masks and tables of positions are shared by all layers and stay where they are.
     with _on_host() if offload and not _is_host(states.device) else contextlib.nullcontext():
         return checkpoint(run, states, use_reentrant=False, preserve_rng_state=draws and layer.training)

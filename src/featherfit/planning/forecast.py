@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from featherfit.data.batch import inference_plan, training_batches
+from featherfit.memory import TIDIED_AFTER
 from featherfit.planning.calibrate import (
     Forward,
     Line,
@@ -21,9 +22,11 @@ from featherfit.planning.calibrate import (
 from featherfit.planning.copies import depth_of, whole_model
 from featherfit.planning.task import ProcessShare, Task
 from featherfit.planning.weights import weights_of
+from featherfit.training.loop import make_plan
 
-_KEPT = 0.7
-"""Memory that is free and kept, as a share of what a forward makes: freed blocks serve the next ones badly."""
+_KEPT, _KEPT_TIDIED = 0.7, 0.57
+"""Memory that is free and kept, as a share of what a forward makes: freed blocks serve the next ones badly. The second is of
+what is made between two layers before which a `Tidier` gives it back."""
 _SMALL_BLOCKS = 0.05
 """The same where free memory goes back to the system, which small blocks do not."""
 
@@ -119,7 +122,8 @@ class Forecast:
             checkpointing: Whether activations are recomputed.
             process: On a GPU its memory alone counts, so zeros.
         """
-        weights, optim = self.weights, self.task.architecture.config.optim
+        weights, architecture = self.weights, self.task.architecture
+        optim = architecture.config.optim
         own = {"process and libraries": process.own}
         model = {**own, **weights.frozen, "trained parameters": weights.trained, "token ids": self._ids()}
         state = {**model, "optimiser": self.optimizer_bytes(), "running average": self.average_bytes()}
@@ -133,9 +137,10 @@ class Forecast:
             Phase("stepping", {**state, **gradients}),
             Phase("validating", {**state, "forward": forward}),
         ]
-        if optim.top_k > 1 and optim.top_k_average_method != "best":
-            kept = weights.trained * (1 + optim.top_k)
-            phases.append(Phase("averaging the best", {**model, "states": kept + 2 * weights.largest_table}))
+        if optim.top_k_average_method != "best":
+            kept = min(optim.top_k, len(make_plan(self.task.total_rows, architecture.config).validations))
+            states = weights.trained * kept + 3 * weights.largest_table  # pages of their files, and a sum in float64
+            phases.append(Phase("averaging the best", {**model, "states": states}))
         return [Phase(phase.name, {name: size for name, size in phase.parts.items() if size}) for phase in phases]
 
     def optimizer_bytes(self) -> int:
@@ -173,14 +178,16 @@ class Forecast:
 
         What a layer that recomputes frees is what another one keeps, so it leaves as much behind.
         """
-        used, architecture = self._most(forwards, checkpointing), self.task.architecture
+        used, architecture = self._most(forwards, checkpointing, self.depth), self.task.architecture
         if architecture.config.plans_memory() or architecture.device.place.type != "cpu":
             return round((1 + _SMALL_BLOCKS) * used)
-        return round(used + _KEPT * self._most(forwards, False))
+        if checkpointing:
+            return round(used + _KEPT_TIDIED * self._most(forwards, False, min(self.depth, TIDIED_AFTER)))
+        return round((1 + _KEPT) * used)
 
-    def _most(self, forwards: list[Forward], checkpointing: bool) -> float:
+    def _most(self, forwards: list[Forward], checkpointing: bool, layers: int) -> float:
         self._measure(forwards, checkpointing)
-        return max(self._measured[checkpointing, forward].at(self.depth) for forward in forwards)
+        return max(self._measured[checkpointing, forward].at(layers) for forward in forwards)
 
     def _measure(self, forwards: list[Forward], checkpointing: bool) -> None:
         missing = [f for f in dict.fromkeys(forwards) if (checkpointing, f) not in self._measured]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from featherfit.adapters.state import load_trainable_state, save_trainable_state
+from featherfit.adapters.state import save_trainable_state
 from featherfit.training.ranks import ALONE, Ranks
 
 
@@ -86,25 +86,25 @@ class BestStates:
 
     def _load(self, model: nn.Module, states: list[Kept]) -> None:
         """Gives the model the mean of these states, on every rank."""
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if self._ranks.first:
-            load_trainable_state(model, mean_state([state.file for state in states]))
-        self._ranks.same_weights([parameter for parameter in model.parameters() if parameter.requires_grad])
+            with torch.no_grad():
+                for name, mean in means([state.file for state in states]):
+                    parameters[name].copy_(mean)
+        self._ranks.same_weights(list(parameters.values()))
 
 
-def mean_state(files: list[Path]) -> dict[str, torch.Tensor]:
-    """The mean of saved states, summed in float64 and one tensor at a time, in each tensor's own type."""
+def means(files: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor's mean over saved states, summed in float64: one at a time, since a whole encoder may have trained."""
     from safetensors import safe_open
-    from safetensors.torch import load_file
 
-    if len(files) == 1:
-        return load_file(files[0])
-    means = {}
     with contextlib.ExitStack() as opened:
         states = [opened.enter_context(safe_open(file, framework="pt")) for file in files]
         for name in states[0].keys():
-            first = states[0].get_tensor(name)
-            total = first.double()
-            for state in states[1:]:
-                total += state.get_tensor(name)
-            means[name] = (total / len(states)).to(first.dtype)
-    return means
+            total = states[0].get_tensor(name)
+            if len(states) > 1:
+                total = total.double()
+                for state in states[1:]:
+                    total += state.get_tensor(name)
+                total /= len(states)
+            yield name, total
