@@ -26,6 +26,7 @@ class FakePredictor:
     error: Exception | None = None
     seen: dict[str, Any]
     label, problem_type, eval_metric, path = "label", "binary", "roc_auc", "somewhere"
+    threshold = 0.5
     total_parameters, trainable_parameters, model_size, class_labels = 100, 7, 0.4, (0, 1)
 
     def __init__(self, **given: Any):

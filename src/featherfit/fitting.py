@@ -70,6 +70,7 @@ def _start(
 ) -> tuple[Fitted, pd.DataFrame, pd.DataFrame]:
     """A predictor ready to be trained for the first time, and its two tables."""
     from featherfit.artifact.fitted import Fitted, new_model, outputs_of
+    from featherfit.data.slicing import only_values
 
     ready = prepare(request, config, frame, tuning, reporter)
     if config.plans_memory():
@@ -77,6 +78,7 @@ def _start(
     config, checkpoint, device = ready.config, ready.checkpoint, ready.device
     model = new_model(config, checkpoint, outputs_of(ready.label), request.seed, device)
     fitted = Fitted(config, ready.schema, ready.label, ready.text, checkpoint, model, device, *ready.metrics)
+    fitted = replace(fitted, constants=only_values(ready.train_frame, ready.schema.ignored))
     return fitted, ready.train_frame, ready.tuning
 
 
@@ -89,6 +91,7 @@ def _go_on(
     reporter: Reporter,
 ) -> tuple[Fitted, pd.DataFrame, pd.DataFrame]:
     """The previous predictor under new `optim` and `env` settings, and its two new tables."""
+    from featherfit.data.slicing import only_values
     from featherfit.training.device import device_of_fit
 
     before, now = to_flat(previous.config), to_flat(config)
@@ -118,7 +121,9 @@ def _go_on(
         ready = keep_within_budget(ready, reporter, may_checkpoint=False)
         config, device = ready.config, ready.device
     model = previous.model.to(device.place)
-    return replace(previous, config=config, device=device, model=model), train_frame, tuning
+    constants = only_values(train_frame, [name for name in previous.constants if name in train_frame.columns])
+    constants = dict(previous.constants.items() & constants.items())
+    return replace(previous, config=config, device=device, model=model, constants=constants), train_frame, tuning
 
 
 def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame) -> tuple[Dataset, Dataset]:
@@ -154,6 +159,7 @@ def _train(
 ) -> Fitted:
     """Trains, gives the model its best weights, and returns the fitted predictor with its summary."""
     from featherfit.evaluation.metrics import METRICS
+    from featherfit.inference.decide import calibrated
     from featherfit.memory import release_freed_memory
     from featherfit.models.build import model_size
     from featherfit.models.linear import forget_backward
@@ -184,7 +190,7 @@ def _train(
         "seed": request.seed,
     }
     reporter.info(f"Validation {metric} {best:.4f} after {steps} steps ({reason}).")
-    return replace(fitted, summary=summary)
+    return calibrated(replace(fitted, summary=summary), tuning_set, reporter.info)
 
 
 def _scorer(fitted: Fitted, tuning_set: Dataset) -> Callable[[], float]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from featherfit.cli.options import DATA, Json, OutputFolder, Seed, Verbosity, check_plot, reporter_of
+from featherfit.cli.options import DATA, Json, OutputFolder, Plot, Seed, Verbosity, check_plot, reporter_of
 from featherfit.errors import ConfigError
 
 
@@ -66,18 +66,16 @@ def checkpoints(as_json: Json = False) -> None:
 
 
 def demo(
-    plot: Annotated[Path | None, typer.Option(help="Draw the scores into this .png, .svg or .pdf.")] = None,
+    plot: Plot = None,
     path: OutputFolder = None,
     seed: Seed = 0,
     verbosity: Verbosity = 2,
     as_json: Json = False,
 ) -> None:
     """Train on English reviews, score reviews in seven languages: a minute or two on a CPU."""
-    from featherfit.demo.run import plot_demo, require_plotting, run_demo, show_demo
+    from featherfit.demo.run import plot_demo, run_demo, show_demo
 
-    if plot is not None:
-        require_plotting()
-        check_plot(plot)
+    check_plot(plot)
     reporter = reporter_of(verbosity)
     result = run_demo(reporter, seed=seed, folder=path)
     if plot is not None:

@@ -8,16 +8,15 @@ from typing import Annotated
 
 import typer
 
-from featherfit.errors import ConfigError
+from featherfit.evaluation.chart import check_picture, require_plotting
 from featherfit.report import Reporter
-
-PLOTS = (".png", ".svg", ".pdf")
 
 DATA = "A CSV, TSV, Parquet or JSON-lines file"
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Verbosity = Annotated[int, typer.Option(min=0, max=4, help="0 silent, 1 warnings, 2 progress, 3 more, 4 every step.")]
 OutputFolder = Annotated[Path | None, typer.Option(help="Folder to write; default featherfit-models/<time>.")]
 Seed = Annotated[int, typer.Option(help="Decides holdout, order and initial weights.")]
+Plot = Annotated[Path | None, typer.Option(help="Draw the scores into this .png, .svg or .pdf.")]
 Artifact = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a fitted predictor.")]
 
 
@@ -28,13 +27,13 @@ def reporter_of(verbosity: int) -> Reporter:
     return Reporter(verbosity)
 
 
-def check_plot(target: Path) -> None:
-    """Refuses a file that cannot be drawn into.
+def check_plot(target: Path | None) -> None:
+    """Fails now rather than after the work, where a picture is wanted and cannot be drawn.
 
     Raises:
-        ConfigError: An ending that is none of `PLOTS`, or a folder that does not exist.
+        MissingDependencyError: matplotlib is not installed.
+        ConfigError: A file it cannot draw into.
     """
-    if target.suffix.lower() not in PLOTS:
-        raise ConfigError(f"--plot {target}: a file's name has to end in one of {', '.join(PLOTS)}.")
-    if not target.parent.is_dir():
-        raise ConfigError(f"--plot {target}: there is no folder {target.parent}.")
+    if target is not None:
+        require_plotting()
+        check_picture(target, "--plot")

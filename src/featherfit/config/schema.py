@@ -219,6 +219,12 @@ class OptimConfig:
         "How the head starts: random numbers, or a linear probe fitted to the training rows' embeddings (one more pass).",
         choices=("random", "probe"),
     )
+    calibration: str | None = option(
+        "transfer",
+        "Temperature of a classifier's probabilities, fitted to the validation rows where that lowers their log-loss: "
+        "holdout as suits these rows, transfer sharpens less, for rows of other languages; null for none.",
+        choices=("transfer", "holdout", None),
+    )
     ema_decay: float = option(
         0.0,
         "Decay per step of a running average of the trained weights, which is what is validated and kept; 0 for none.",
