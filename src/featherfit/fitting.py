@@ -136,7 +136,8 @@ def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame) -
             "(model.hf_text.max_text_len) and were cut.",
             stacklevel=4,
         )
-    return train_set, make_dataset(tuning, fitted.schema, fitted.text, fitted.label)
+    by = fitted.config.optim.validation_by
+    return train_set, make_dataset(tuning, fitted.schema, fitted.text, fitted.label, validation_by=by)
 
 
 def _probe(fitted: Fitted, train_set: Dataset) -> None:
@@ -160,6 +161,7 @@ def _train(
     """Trains, gives the model its best weights, and returns the fitted predictor with its summary."""
     from featherfit.evaluation.metrics import METRICS
     from featherfit.inference.decide import calibrated
+    from featherfit.inference.validate import Validation
     from featherfit.memory import release_freed_memory
     from featherfit.models.build import model_size
     from featherfit.models.linear import forget_backward
@@ -170,7 +172,7 @@ def _train(
     optim, metric = fitted.config.optim, fitted.validation_metric
     reporter.model_table(model_size(fitted.model), f"{fitted.checkpoint.name}, {optim.peft or 'full fine-tuning'}")
     plan = make_plan(len(train_set), fitted.config)
-    evaluate = _scorer(fitted, tuning_set)
+    evaluate = Validation(fitted, tuning_set, reporter.info)
     states = BestStates(work_folder, optim.top_k, METRICS[metric].greater_is_better, fitted.device.ranks)
     steps, reason = _run_steps(request, fitted, train_set, plan, states, evaluate, reporter, started)
     release_freed_memory()
@@ -178,7 +180,7 @@ def _train(
     fitted.model.eval()
     forget_backward(fitted.model)
     release_freed_memory()
-    best = evaluate() if len(used) > 1 else states.kept[0].score
+    best = evaluate() if len(used) > 1 or evaluate.slices else states.kept[0].score
     summary = {
         f"val_{metric}": best,
         "training_time": time.monotonic() - started,
@@ -189,20 +191,10 @@ def _train(
         "validation_rows": len(tuning_set),
         "seed": request.seed,
     }
+    if evaluate.slices:
+        summary["validation_slices"] = evaluate.slices
     reporter.info(f"Validation {metric} {best:.4f} after {steps} steps ({reason}).")
     return calibrated(replace(fitted, summary=summary), tuning_set, reporter.info)
-
-
-def _scorer(fitted: Fitted, tuning_set: Dataset) -> Callable[[], float]:
-    from featherfit.evaluation.outputs import score_outputs
-    from featherfit.inference.predict import outputs
-
-    def evaluate() -> float:
-        assert tuning_set.labels is not None
-        metric, logits = fitted.validation_metric, outputs(fitted, tuning_set)
-        return fitted.device.ranks.agreed(score_outputs([metric], logits, tuning_set.labels, fitted.label)[metric])
-
-    return evaluate
 
 
 def _run_steps(

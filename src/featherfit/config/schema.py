@@ -231,6 +231,16 @@ class OptimConfig:
         low=0,
         high=0.9999,
     )
+    validation_by: str | None = option(
+        None,
+        "Column of the validation rows by which they are scored slice by slice; auto: their language, as detected; null for "
+        "one score of all rows.",
+    )
+    validation_average: str = option(
+        "macro",
+        "With validation_by, what is to be best: the mean of the slices' scores, or the worst of them.",
+        choices=("macro", "worst"),
+    )
     patience: int = option(10, "Validations without a better score before training stops.", low=1)
     val_check_interval: float = option(
         0.5,

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+FEW = 10
+"""Slices of fewer rows count neither in averages nor as the worst, unless all are so small."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A number and its 95 % interval; NaN where it is not defined, or rows cannot say how sure it is."""
@@ -65,8 +69,8 @@ class SlicedScores:
         reference_reason: Why this one.
         slices: The reference, then the others in the order of the table.
         overall: Each metric of all rows together, which weighs slices by their rows.
-        macro: The mean over slices on which the metric is defined.
-        worst: By metric, the name of the slice with the worst score; None where it is defined on none.
+        macro: The mean over slices of at least `FEW` rows on which the metric is defined.
+        worst: By metric, the name of the slice of these with the worst score; None where it is defined on none.
         notes: What a reader has to know about single numbers, in plain sentences.
         resamples, seed: Of the bootstrap.
     """
@@ -184,35 +188,15 @@ def score_slices(
     names = {" / ".join(value): value for value in places}
     first, why = reference or (max(names, key=lambda name: len(places[names[name]])), "the slice with most rows")
     parts = {name: rows.at(np.array(places[names[name]])) for name in sorted(names, key=lambda name: name != first)}
-    drawn = {
-        name: resampled(part, list(metrics), resamples, [seed, zlib.crc32(name.encode())])
-        for name, part in parts.items()
-    }
-    scores = {name: {metric: part.score(metric) for metric in metrics} for name, part in parts.items()}
-
-    def combined(metric: str, value: float, values: np.ndarray, of: Sequence[str]) -> Estimate:
-        if math.isnan(value):
-            return Estimate(math.nan, math.nan, math.nan)
-        return Estimate(value, *interval(values, [(drawn[name][metric], len(parts[name])) for name in of]))
-
-    def gap(name: str, metric: str) -> Estimate:
-        if name == first:
-            return Estimate(*[0.0 * scores[name][metric]] * 3)
-        value = scores[name][metric] - scores[first][metric]
-        return combined(metric, value, drawn[name][metric] - drawn[first][metric], [name, first])
-
-    def mean(metric: str) -> Estimate:
-        of = [name for name in parts if not math.isnan(scores[name][metric])]
-        value = float(np.mean([scores[name][metric] for name in of])) if of else math.nan
-        return combined(metric, value, np.mean([drawn[name][metric] for name in of], axis=0) if of else np.empty(0), of)
-
+    drawn = _Drawn.of(parts, metrics, resamples, seed)
+    large = [name for name in parts if len(parts[name]) >= FEW] or list(parts)
     slices = tuple(
         Slice(
             name,
             names[name],
             len(part),
-            {metric: combined(metric, scores[name][metric], drawn[name][metric], [name]) for metric in metrics},
-            {metric: gap(name, metric) for metric in metrics},
+            {metric: drawn.score(name, metric) for metric in metrics},
+            {metric: drawn.gap(name, first, metric) for metric in metrics},
             None if part.proba is None else expected_calibration_error(part.true, part.proba),
         )
         for name, part in parts.items()
@@ -224,23 +208,74 @@ def score_slices(
         why,
         slices,
         {metric: rows.score(metric) for metric in metrics},
-        {metric: mean(metric) for metric in metrics},
-        {metric: _worst(scores, metric) for metric in metrics},
-        tuple(_notes(slices, metrics)),
+        {metric: drawn.mean(large, metric) for metric in metrics},
+        {metric: _worst({name: drawn.scores[name][metric] for name in large}, metric) for metric in metrics},
+        tuple(_notes(slices, metrics, [name for name in parts if name not in large])),
         resamples,
         seed,
     )
 
 
-def _worst(scores: dict[str, dict[str, float]], metric: str) -> str | None:
-    defined = {name: own[metric] for name, own in scores.items() if not math.isnan(own[metric])}
+@dataclass(frozen=True)
+class _Drawn:
+    """Scores of slices and of their resamples, by slice and metric, and the rows of each slice."""
+
+    scores: dict[str, dict[str, float]]
+    resampled: dict[str, dict[str, np.ndarray]]
+    rows: dict[str, int]
+
+    @classmethod
+    def of(cls, parts: dict[str, Predicted], metrics: Sequence[str], resamples: int, seed: int) -> _Drawn:
+        """Scores and resamples the slices."""
+        return cls(
+            {name: {metric: part.score(metric) for metric in metrics} for name, part in parts.items()},
+            {
+                name: resampled(part, list(metrics), resamples, [seed, zlib.crc32(name.encode())])
+                for name, part in parts.items()
+            },
+            {name: len(part) for name, part in parts.items()},
+        )
+
+    def score(self, name: str, metric: str) -> Estimate:
+        """A slice's score."""
+        return self._estimate(self.scores[name][metric], self.resampled[name][metric], [name], metric)
+
+    def gap(self, name: str, reference: str, metric: str) -> Estimate:
+        """A slice's score less the reference's; of the reference itself 0."""
+        value = self.scores[name][metric] - self.scores[reference][metric]
+        if name == reference:
+            return Estimate(value, value, value)
+        values = self.resampled[name][metric] - self.resampled[reference][metric]
+        return self._estimate(value, values, [name, reference], metric)
+
+    def mean(self, names: Sequence[str], metric: str) -> Estimate:
+        """The mean over those of the slices on which the metric is defined."""
+        defined = [name for name in names if not math.isnan(self.scores[name][metric])]
+        if not defined:
+            return Estimate(math.nan, math.nan, math.nan)
+        value = float(np.mean([self.scores[name][metric] for name in defined]))
+        values = np.mean([self.resampled[name][metric] for name in defined], axis=0)
+        return self._estimate(value, values, defined, metric)
+
+    def _estimate(self, value: float, values: np.ndarray, of: Sequence[str], metric: str) -> Estimate:
+        if math.isnan(value):
+            return Estimate(math.nan, math.nan, math.nan)
+        return Estimate(value, *interval(values, [(self.resampled[name][metric], self.rows[name]) for name in of]))
+
+
+def _worst(scores: dict[str, float], metric: str) -> str | None:
+    defined = {name: score for name, score in scores.items() if not math.isnan(score)}
     if not defined:
         return None
     return (min if METRICS[metric].greater_is_better else max)(defined, key=defined.__getitem__)
 
 
-def _notes(slices: Sequence[Slice], metrics: Sequence[str]) -> list[str]:
+def _notes(slices: Sequence[Slice], metrics: Sequence[str], small: Sequence[str]) -> list[str]:
     notes = []
+    if small:
+        notes.append(
+            f"{', '.join(map(repr, small))}: fewer than {FEW} rows, so neither in the macro average nor taken for the worst."
+        )
     for metric in metrics:
         undefined = [part.name for part in slices if math.isnan(part.scores[metric].value)]
         if undefined:
