@@ -123,7 +123,7 @@ class Serving:
         self, data: Any, candidate_data: Any = None, id_mappings: Any = None, as_pandas: bool | None = None,
         as_multiclass: bool = True, realtime: bool | None = False,
     ) -> pd.DataFrame | pd.Series | np.ndarray:  # fmt: skip
-        """Predicts the probability of every class.
+        """Predicts the probability of every class, calibrated as `optim.calibration` says.
 
         Args:
             data: As for `predict`.

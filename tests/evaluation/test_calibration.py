@@ -44,10 +44,10 @@ def test_doubt_is_a_mixture_of_labels():
 
 
 def test_calibration_error_by_hand():
-    proba = np.array([[0.95, 0.05], [0.05, 0.95], [0.1, 0.9], [0.52, 0.48], [0.0, 1.0]], dtype=np.float32)
+    proba = np.array([[0.95, 0.05], [0.06, 0.94], [0.07, 0.93], [0.52, 0.48], [0.0, 1.0]], dtype=np.float32)
     true = np.array([0, 0, 1, 1, 1])
-    # Bins of width 1/15: 0.95 and 0.95 and 1.0 in the last, 0.9 in the one before, 0.52 in the eighth.
-    by_bin = [abs(2 - (0.95 + 0.95 + 1.0)), abs(1 - 0.9), abs(0 - 0.52)]
+    # Bins of width 1/15: 0.94, 0.95 and 1.0 in the last, 0.93 in the one before, 0.52 in the eighth.
+    by_bin = [abs(2 - (0.95 + 0.94 + 1.0)), abs(1 - 0.93), abs(0 - 0.52)]
     assert expected_calibration_error(true, proba) == pytest.approx(sum(by_bin) / 5, rel=1e-6)
     assert math.isnan(expected_calibration_error(true[:0], proba[:0]))
 

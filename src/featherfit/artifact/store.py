@@ -129,7 +129,7 @@ def load_artifact(path: str | Path) -> Fitted:
         state = files.read_json(folder / files.SCHEMA)
         schema, label = Schema.from_json(state["schema"]), LabelProcessor.from_json(state["label"])
         decision = Decision.from_json(state.get("decision") or UNCALIBRATED.to_json())  # older ones have none
-        constants = dict(state.get("constants") or {})
+        constants = {name: str(value) for name, value in dict(state.get("constants") or {}).items()}
         recorded = {key: stored["checkpoint"][key] for key in ("name", "fingerprint", "note")}
         metrics = str(stored["eval_metric"]), str(stored["validation_metric"])
         pooling = str(stored["pooling"])
