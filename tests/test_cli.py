@@ -26,6 +26,7 @@ class FakePredictor:
     error: Exception | None = None
     seen: dict[str, Any]
     label, problem_type, eval_metric, path = "label", "binary", "roc_auc", "somewhere"
+    threshold = 0.5
     total_parameters, trainable_parameters, model_size, class_labels = 100, 7, 0.4, (0, 1)
 
     def __init__(self, **given: Any):
@@ -55,7 +56,12 @@ class FakePredictor:
 
     def evaluate(self, frame: pd.DataFrame, **given: Any) -> dict[str, float]:
         self.seen["evaluate"] = given
+        if "by" in given:
+            return FakeSlices()
         return {name: 0.25 for name in given["metrics"] or [self.eval_metric]}
+
+    def set_threshold(self, threshold: float) -> None:
+        self.threshold = threshold
 
     def predict(self, frame: pd.DataFrame, as_pandas: bool) -> pd.Series:
         return pd.Series([index % 2 for index in range(len(frame))], index=frame.index)
@@ -66,6 +72,24 @@ class FakePredictor:
     def predict_file(self, source: str, target: str, **given: Any) -> SimpleNamespace:
         self.seen["predict_file"] = {"source": source, "target": target, **given}
         return SimpleNamespace(rows=4)
+
+
+class FakeSlices:
+    """Scores of two slices."""
+
+    drawn: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"worst": {"f1": "de"}, "overall": {"f1": float("nan")}}
+
+    def rows_to_show(self) -> list[dict[str, str]]:
+        return [{"language": "en", "f1": "0.5000 [0.4000, 0.6000]"}, {"language": "de", "f1": "not defined"}]
+
+    def verdict(self) -> str:
+        return "Worst f1: 'de'."
+
+    def plot(self, path: Path) -> None:
+        type(self).drawn = path
 
 
 @pytest.fixture
@@ -244,6 +268,9 @@ def test_interrupt(fake: type[FakePredictor], monkeypatch: pytest.MonkeyPatch, c
         ("predict nowhere t.csv --output p.csv --chunk-rows 0", 2, "--chunk-rows"),
         ("demo --plot p.gif", 2, "--plot p.gif: a file's name has to end in one of .png, .svg, .pdf."),
         ("demo --plot no/p.png", 2, "there is no folder no"),
+        ("evaluate dir t.csv --by x --plot p.gif", 2, "--plot p.gif: a file's name has to end in one of"),
+        ("evaluate dir t.csv --plot p.png", 2, "--reference and --plot go with --by COLUMN."),
+        ("evaluate dir t.csv --reference en", 2, "--reference and --plot go with --by COLUMN."),
         ("inspect nowhere", 4, "nowhere"),
         ("inspect", 2, "Give either DIR or --data FILE."),
         ("inspect nowhere --data t.csv", 2, "Give either DIR or --data FILE."),
@@ -279,6 +306,24 @@ def test_evaluate(fake: type[FakePredictor], table: str, capsys: pytest.CaptureF
     assert "roc_auc" in out
     assert "0.2500" in out
     assert err == ""
+
+
+def test_evaluate_slice_by_slice(fake: type[FakePredictor], table: str, capsys: pytest.CaptureFixture[str]):
+    words = ["evaluate", "dir", table, "--by", "language", "--by", "shop", "--reference", "en / a", "--plot", "p.png"]
+    assert main(words) == 0
+    assert fake.seen["evaluate"] == {"metrics": None, "by": ["language", "shop"], "reference": "en / a"}
+    out = capsys.readouterr().out
+    assert "0.5000 [0.4000, 0.6000]" in out and "Worst f1: 'de'." in out
+    assert FakeSlices.drawn == Path("p.png")
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"rows": 4, "worst": {"f1": "de"}, "overall": {"f1": None}}
+
+
+def test_predict_by_a_threshold(fake: type[FakePredictor], table: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["predict", "dir", table, "--threshold", "0.2", "--proba"]) == 0
+    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()] == ["label", "1", "1", "1", "1"]
+    assert main(["predict", "dir", table, "--proba"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split(",")[0] == "0"
 
 
 def test_predict_to_stdout(fake: type[FakePredictor], table: str, capsys: pytest.CaptureFixture[str]):

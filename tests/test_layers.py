@@ -24,6 +24,7 @@ LAYERS = (
     ("planning",),
     ("preparing",),
     ("fitting",),
+    ("serving",),
     ("predictor",),
     ("__init__",),
     ("demo",),

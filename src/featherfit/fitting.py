@@ -70,6 +70,7 @@ def _start(
 ) -> tuple[Fitted, pd.DataFrame, pd.DataFrame]:
     """A predictor ready to be trained for the first time, and its two tables."""
     from featherfit.artifact.fitted import Fitted, new_model, outputs_of
+    from featherfit.data.slicing import only_values
 
     ready = prepare(request, config, frame, tuning, reporter)
     if config.plans_memory():
@@ -77,6 +78,7 @@ def _start(
     config, checkpoint, device = ready.config, ready.checkpoint, ready.device
     model = new_model(config, checkpoint, outputs_of(ready.label), request.seed, device)
     fitted = Fitted(config, ready.schema, ready.label, ready.text, checkpoint, model, device, *ready.metrics)
+    fitted = replace(fitted, constants=only_values(ready.train_frame, ready.schema.ignored))
     return fitted, ready.train_frame, ready.tuning
 
 
@@ -89,6 +91,7 @@ def _go_on(
     reporter: Reporter,
 ) -> tuple[Fitted, pd.DataFrame, pd.DataFrame]:
     """The previous predictor under new `optim` and `env` settings, and its two new tables."""
+    from featherfit.data.slicing import only_values
     from featherfit.training.device import device_of_fit
 
     before, now = to_flat(previous.config), to_flat(config)
@@ -118,7 +121,9 @@ def _go_on(
         ready = keep_within_budget(ready, reporter, may_checkpoint=False)
         config, device = ready.config, ready.device
     model = previous.model.to(device.place)
-    return replace(previous, config=config, device=device, model=model), train_frame, tuning
+    constants = only_values(train_frame, [name for name in previous.constants if name in train_frame.columns])
+    constants = dict(previous.constants.items() & constants.items())
+    return replace(previous, config=config, device=device, model=model, constants=constants), train_frame, tuning
 
 
 def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame) -> tuple[Dataset, Dataset]:
@@ -131,7 +136,8 @@ def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame) -
             "(model.hf_text.max_text_len) and were cut.",
             stacklevel=4,
         )
-    return train_set, make_dataset(tuning, fitted.schema, fitted.text, fitted.label)
+    by = fitted.config.optim.validation_by
+    return train_set, make_dataset(tuning, fitted.schema, fitted.text, fitted.label, validation_by=by)
 
 
 def _probe(fitted: Fitted, train_set: Dataset) -> None:
@@ -154,6 +160,8 @@ def _train(
 ) -> Fitted:
     """Trains, gives the model its best weights, and returns the fitted predictor with its summary."""
     from featherfit.evaluation.metrics import METRICS
+    from featherfit.inference.decide import calibrated
+    from featherfit.inference.validate import Validation
     from featherfit.memory import release_freed_memory
     from featherfit.models.build import model_size
     from featherfit.models.linear import forget_backward
@@ -164,7 +172,7 @@ def _train(
     optim, metric = fitted.config.optim, fitted.validation_metric
     reporter.model_table(model_size(fitted.model), f"{fitted.checkpoint.name}, {optim.peft or 'full fine-tuning'}")
     plan = make_plan(len(train_set), fitted.config)
-    evaluate = _scorer(fitted, tuning_set)
+    evaluate = Validation(fitted, tuning_set, reporter.info)
     states = BestStates(work_folder, optim.top_k, METRICS[metric].greater_is_better, fitted.device.ranks)
     steps, reason = _run_steps(request, fitted, train_set, plan, states, evaluate, reporter, started)
     release_freed_memory()
@@ -172,7 +180,7 @@ def _train(
     fitted.model.eval()
     forget_backward(fitted.model)
     release_freed_memory()
-    best = evaluate() if len(used) > 1 else states.kept[0].score
+    best = evaluate() if len(used) > 1 or evaluate.slices else states.kept[0].score
     summary = {
         f"val_{metric}": best,
         "training_time": time.monotonic() - started,
@@ -183,20 +191,10 @@ def _train(
         "validation_rows": len(tuning_set),
         "seed": request.seed,
     }
+    if evaluate.slices:
+        summary["validation_slices"] = evaluate.slices
     reporter.info(f"Validation {metric} {best:.4f} after {steps} steps ({reason}).")
-    return replace(fitted, summary=summary)
-
-
-def _scorer(fitted: Fitted, tuning_set: Dataset) -> Callable[[], float]:
-    from featherfit.evaluation.outputs import score_outputs
-    from featherfit.inference.predict import outputs
-
-    def evaluate() -> float:
-        assert tuning_set.labels is not None
-        metric, logits = fitted.validation_metric, outputs(fitted, tuning_set)
-        return fitted.device.ranks.agreed(score_outputs([metric], logits, tuning_set.labels, fitted.label)[metric])
-
-    return evaluate
+    return calibrated(replace(fitted, summary=summary), tuning_set, reporter.info)
 
 
 def _run_steps(

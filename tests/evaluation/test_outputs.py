@@ -16,7 +16,8 @@ from featherfit.data.dataset import Dataset
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.text import TokenizedRows
 from featherfit.errors import DataError
-from featherfit.evaluation.outputs import model_outputs, probabilities, score_outputs
+from featherfit.evaluation.decision import probabilities
+from featherfit.evaluation.outputs import model_outputs, score_outputs
 from featherfit.models.text import TextEncoder
 from featherfit.training.device import Device
 

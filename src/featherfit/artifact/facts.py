@@ -88,6 +88,16 @@ class FittedFacts:
         return self._require().label.positive_class
 
     @property
+    def temperature(self) -> float:
+        """What logits are divided by before they become probabilities; 1 where nothing was calibrated."""
+        return self._require().decision.temperature
+
+    @property
+    def threshold(self) -> float:
+        """Probability above which a binary predictor predicts the positive class."""
+        return self._require().decision.threshold
+
+    @property
     def total_parameters(self) -> int:
         """Number of parameters of encoder, adapters and head."""
         return self._size().total

@@ -13,6 +13,7 @@ from featherfit.config.schema import Config
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.text import TextProcessor
 from featherfit.data.schema import Schema
+from featherfit.evaluation.decision import UNCALIBRATED, Decision
 from featherfit.models.build import MultiModalModel, build_model
 from featherfit.models.linear import freeze_linears, lower_precision
 from featherfit.training.device import Device
@@ -34,6 +35,8 @@ class Fitted:
         device: Where it runs.
         eval_metric: Metric `evaluate` computes by default.
         validation_metric: Metric that chose the weights.
+        decision: How a classifier's logits become probabilities and labels.
+        constants: Columns that were not used and had the same value in every training row, with it.
         summary: What training came to, as JSON values.
     """
 
@@ -46,6 +49,8 @@ class Fitted:
     device: Device
     eval_metric: str
     validation_metric: str
+    decision: Decision = UNCALIBRATED
+    constants: dict[str, str] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
 
     def alone(self) -> Fitted:

@@ -1,7 +1,7 @@
 """A `Fitted` goes to a folder and comes back from one. Nothing in an artifact is ever executed.
 
 config.json            settings, checkpoint name and fingerprint, metrics, library versions
-schema.json            column types, classes, scaling
+schema.json            column types, classes, scaling; temperature and threshold
 trainable.safetensors  the parameters that were trained: adapters, biases, head
 metrics.json           what training came to
 README.md              a model card
@@ -31,6 +31,7 @@ from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.text import TextProcessor
 from featherfit.data.schema import Schema
 from featherfit.errors import ArtifactError, FeatherfitError, PathExistsError
+from featherfit.evaluation.decision import UNCALIBRATED, Decision
 from featherfit.models.backbone import build_backbone, build_backbone_from_config
 from featherfit.models.build import MultiModalModel, model_size
 from featherfit.models.heads import Head
@@ -61,7 +62,12 @@ def save_artifact(fitted: Fitted, path: str | Path, *, standalone: bool | None =
         save_trainable_state(fitted.model, folder / files.WEIGHTS)
         if standalone:
             _write_base(fitted, folder / files.BASE, weights=not whole_encoder)
-        schema = {"schema": fitted.schema.to_json(), "label": fitted.label.to_json()}
+        schema = {
+            "schema": fitted.schema.to_json(),
+            "label": fitted.label.to_json(),
+            "decision": fitted.decision.to_json(),
+            "constants": fitted.constants,
+        }
         files.write_json(folder / files.SCHEMA, schema)
         files.write_json(folder / files.METRICS, fitted.summary)
         config = _describe(fitted, standalone)
@@ -122,10 +128,12 @@ def load_artifact(path: str | Path) -> Fitted:
         config = build_config(stored["settings"])
         state = files.read_json(folder / files.SCHEMA)
         schema, label = Schema.from_json(state["schema"]), LabelProcessor.from_json(state["label"])
+        decision = Decision.from_json(state.get("decision") or UNCALIBRATED.to_json())  # older ones have none
+        constants = {name: str(value) for name, value in dict(state.get("constants") or {}).items()}
         recorded = {key: stored["checkpoint"][key] for key in ("name", "fingerprint", "note")}
         metrics = str(stored["eval_metric"]), str(stored["validation_metric"])
         pooling = str(stored["pooling"])
-    except (KeyError, TypeError, AttributeError, FeatherfitError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, FeatherfitError) as error:
         raise ArtifactError(f"The artifact at {folder} is damaged: {type(error).__name__}: {error}.") from None
     summary = files.read_json(folder / files.METRICS) if (folder / files.METRICS).is_file() else {}
     checkpoint = _checkpoint(folder, stored, recorded)
@@ -134,7 +142,7 @@ def load_artifact(path: str | Path) -> Fitted:
     model = _model(config, checkpoint, outputs_of(label), device)
     load_trainable_state(model, _read_weights(folder))
     text = TextProcessor.from_checkpoint(checkpoint, schema.text_columns, config.model.hf_text)
-    return Fitted(config, schema, label, text, checkpoint, model, device, *metrics, summary)
+    return Fitted(config, schema, label, text, checkpoint, model, device, *metrics, decision, constants, summary)
 
 
 def _check_digests(folder: Path, stored: dict[str, Any]) -> None:
@@ -198,6 +206,7 @@ def inspect_artifact(path: str | Path) -> dict[str, Any]:
         "problem_type": state["schema"]["problem_type"],
         "classes": state["label"]["classes"],
         "columns": state["schema"]["columns"],
+        "decision": state.get("decision") or UNCALIBRATED.to_json(),
         "metrics": files.read_json(folder / files.METRICS),
         "bytes": sum(sizes.values()),
         "sizes": sizes,

@@ -72,6 +72,11 @@ def contradictions(flat: Mapping[str, Any]) -> list[str]:
             "model.hf_text.activation_offload=True moves what gradient checkpointing keeps, and "
             "model.hf_text.gradient_checkpointing is False. Set both to True, or neither."
         )
+    if flat.get("optim.validation_average", "macro") != "macro" and flat.get("optim.validation_by") is None:
+        problems.append(
+            f"optim.validation_average={flat['optim.validation_average']!r} averages slices, and optim.validation_by does not "
+            "say by which column. Set it too, such as to 'language'."
+        )
     kept = flat.get("model.hf_text.base_precision", "auto")
     if kept not in ("auto", "float32") and flat.get("optim.peft", "") is None:
         problems.append(

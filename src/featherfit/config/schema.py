@@ -219,11 +219,27 @@ class OptimConfig:
         "How the head starts: random numbers, or a linear probe fitted to the training rows' embeddings (one more pass).",
         choices=("random", "probe"),
     )
+    calibration: str | None = option(
+        "transfer",
+        "Temperature of a classifier's probabilities, fitted to the validation rows where that lowers their log-loss: "
+        "holdout as suits these rows, transfer sharpens less, for rows of other languages; null for none.",
+        choices=("transfer", "holdout", None),
+    )
     ema_decay: float = option(
         0.0,
         "Decay per step of a running average of the trained weights, which is what is validated and kept; 0 for none.",
         low=0,
         high=0.9999,
+    )
+    validation_by: str | None = option(
+        None,
+        "Column of the validation rows by which they are scored slice by slice; auto: their language, as detected; null for "
+        "one score of all rows.",
+    )
+    validation_average: str = option(
+        "macro",
+        "With validation_by, what is to be best: the mean of the slices' scores, or the worst of them.",
+        choices=("macro", "worst"),
     )
     patience: int = option(10, "Validations without a better score before training stops.", low=1)
     val_check_interval: float = option(

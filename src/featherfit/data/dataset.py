@@ -12,6 +12,7 @@ import pandas as pd
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.text import TextProcessor, TokenizedRows
 from featherfit.data.schema import Schema
+from featherfit.data.slicing import row_slices
 from featherfit.errors import ConfigError, DataError, did_you_mean
 
 
@@ -24,12 +25,14 @@ class Dataset:
         labels: Class ids (rows,) int64 or scaled targets (rows,) float32; None at prediction.
         weights: Weight of each row in the loss, (rows,) float32; None for equal weights.
         index: The table's index.
+        slices: What each row counts to where rows are scored slice by slice, (rows,); None where they are not.
     """
 
     rows: TokenizedRows
     labels: np.ndarray | None
     weights: np.ndarray | None
     index: pd.Index
+    slices: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -41,6 +44,7 @@ def make_dataset(
     text: TextProcessor,
     label: LabelProcessor | None,
     class_weights: str | Mapping[str, float] | None = None,
+    validation_by: str | None = None,
 ) -> Dataset:
     """Tokenizes a table and encodes its label.
 
@@ -50,6 +54,7 @@ def make_dataset(
         text: For the schema's text columns.
         label: None to leave the label alone, as at prediction.
         class_weights: `optim.class_weights`; for training tables only.
+        validation_by: `optim.validation_by`; for validation tables only.
 
     Raises:
         DataError: Columns are missing or hold what cannot be used.
@@ -68,7 +73,11 @@ def make_dataset(
                 "optim.class_weights is for classification, and this problem is regression. Leave it out."
             )
         weights = _class_weights(label, labels, class_weights)[labels]
-    return Dataset(text(frame), labels, weights, frame.index)
+    slices = None
+    if validation_by is not None:
+        rows = row_slices(frame, validation_by, schema.text_columns, "optim.validation_by")[1]
+        slices = [" / ".join(row) for row in rows]
+    return Dataset(text(frame), labels, weights, frame.index, slices)
 
 
 def _class_weights(label: LabelProcessor, ids: np.ndarray, wanted: str | Mapping[str, float]) -> np.ndarray:

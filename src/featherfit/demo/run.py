@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherfit.demo import TRAIN_ROWS, demo_table
-from featherfit.errors import MissingDependencyError
+from featherfit.evaluation.chart import require_plotting
 from featherfit.predictor import MultiModalPredictor
 
 if TYPE_CHECKING:
@@ -108,18 +108,6 @@ def plot_demo(result: dict[str, Any], target: str | Path) -> None:
     axes.set_title(f"Trained on {TRAIN_ROWS} English reviews")
     axes.legend(loc="lower right", ncols=len(METRICS) + 1)
     figure.savefig(target, dpi=150)
-
-
-def require_plotting() -> None:
-    """Fails now rather than after training.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
-    from importlib.util import find_spec
-
-    if find_spec("matplotlib") is None:
-        raise MissingDependencyError('Plots need matplotlib: pip install "featherfit[plot]"')
 
 
 def _sample(predictor: MultiModalPredictor, row: pd.DataFrame) -> dict[str, Any]:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import torch
 
 from featherfit.data.batch import inference_plan, load_batches
 from featherfit.data.dataset import Dataset
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.errors import DataError
+from featherfit.evaluation.decision import UNCALIBRATED, Decision
 from featherfit.evaluation.metrics import score
 from featherfit.memory import released_now_and_then
 from featherfit.models.build import MultiModalModel
@@ -86,12 +86,9 @@ def model_outputs(
     return ranks.joined(result, plan.batches, device.place)[plan.same_as]
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Softmax over the classes, (rows, C) float32; each row sums to 1 up to rounding."""
-    return torch.softmax(torch.from_numpy(logits).double(), dim=1).float().numpy()
-
-
-def score_outputs(names: list[str], logits: np.ndarray, labels: np.ndarray, label: LabelProcessor) -> dict[str, float]:
+def score_outputs(
+    names: list[str], logits: np.ndarray, labels: np.ndarray, label: LabelProcessor, decision: Decision = UNCALIBRATED
+) -> dict[str, float]:
     """Metrics of a model's outputs.
 
     Args:
@@ -99,9 +96,10 @@ def score_outputs(names: list[str], logits: np.ndarray, labels: np.ndarray, labe
         logits: (rows, C), or (rows, 1) for regression.
         labels: What `label.encode` gave, (rows,).
         label: The label's processor; regression is scored in the label's own unit.
+        decision: How logits are read.
     """
     if label.problem_type == "regression":
         true, values = label.inverse_scale(labels), label.inverse_scale(logits[:, 0])
         return {name: score(name, true, None, None, values) for name in names}
-    proba = probabilities(logits)
-    return {name: score(name, labels, proba.argmax(1), proba, None) for name in names}
+    ids, proba = decision.ids(logits), decision.probabilities(logits)
+    return {name: score(name, labels, ids, proba, None) for name in names}

@@ -39,7 +39,7 @@ def labels_of(fitted: Fitted, logits: np.ndarray) -> np.ndarray:
     """Predicted labels (rows,), in the type they had in training; for regression, values in the label's unit."""
     if fitted.label.problem_type == "regression":
         return fitted.label.inverse_scale(logits[:, 0])
-    return fitted.label.decode(logits.argmax(1))
+    return fitted.label.decode(fitted.decision.ids(logits))
 
 
 def evaluate(
@@ -58,11 +58,39 @@ def evaluate(
         ConfigError: Metrics that are unknown or do not fit.
         DataError: Missing columns, missing labels, or labels training has not seen.
     """
+    names = metric_names(fitted, metrics)
+    truth, logits = labelled_outputs(fitted, frame, label, progress)
+    return score_outputs(names, logits, truth, fitted.label, fitted.decision), labels_of(fitted, logits)
+
+
+def metric_names(fitted: Fitted, metrics: Any) -> list[str]:
+    """Standard names of a metric, a list of them, or None for the predictor's own.
+
+    Raises:
+        ConfigError: Unknown, or for other problems.
+    """
     wanted = [fitted.eval_metric] if metrics is None else metrics
     names = [
         metric_name(name, fitted.label.problem_type, "metrics")
         for name in (wanted if isinstance(wanted, list | tuple) else [wanted])
     ]
+    return list(dict.fromkeys(names))
+
+
+def labelled_outputs(
+    fitted: Fitted, frame: pd.DataFrame, label: str | None, progress: Progress = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the labels of a table encode to, (rows,), and the logits of its rows, (rows, C).
+
+    Args:
+        fitted: The predictor.
+        frame: Rows with the label column.
+        label: Column of the true labels if it is not called as in training.
+        progress: Called with the number of rows done after each batch.
+
+    Raises:
+        DataError: Missing columns, missing labels, or labels training has not seen.
+    """
     column = fitted.schema.label if label is None else label
     if column not in frame.columns:
         raise DataError(
@@ -72,8 +100,7 @@ def evaluate(
     if len(frame) == 0:
         raise DataError("The table has no rows, so there is nothing to score.")
     truth = fitted.label.encode(frame[column])
-    logits = outputs(fitted, table_rows(fitted, frame), progress=progress)
-    return score_outputs(names, logits, truth, fitted.label), labels_of(fitted, logits)
+    return truth, outputs(fitted, table_rows(fitted, frame), progress=progress)
 
 
 def table_rows(fitted: Fitted, frame: pd.DataFrame) -> Dataset:

@@ -14,7 +14,7 @@ from torch import nn
 from featherfit.artifact.fitted import Fitted
 from featherfit.errors import QualityError
 from featherfit.evaluation.metrics import METRICS
-from featherfit.evaluation.outputs import probabilities, score_outputs
+from featherfit.evaluation.outputs import score_outputs
 from featherfit.inference.int8 import Int8Down, Int8Linear, Int8Up
 
 AGREEMENT_FACTOR = 20
@@ -72,14 +72,14 @@ def compare(
     label, metric, scores = fitted.label, fitted.eval_metric, [math.nan, math.nan]
     if fitted.schema.label in frame.columns:
         truth = label.encode(frame[fitted.schema.label])
-        scores = [score_outputs([metric], of, truth, label)[metric] for of in logits]
+        scores = [score_outputs([metric], of, truth, label, fitted.decision)[metric] for of in logits]
     if label.problem_type == "regression":
         one, other = (label.inverse_scale(of[:, 0]) for of in logits)
         spread = max(float(np.square(one - one.mean()).mean()), 1e-12 * label.scale**2)
         agreement = 1 - float(np.square(one - other).mean()) / spread
     else:
-        one, other = map(probabilities, logits)
-        agreement = float((one.argmax(1) == other.argmax(1)).mean())
+        one, other = map(fitted.decision.probabilities, logits)
+        agreement = float(np.equal(*map(fitted.decision.ids, logits)).mean())
     linears = _count(fitted.model.encoder.modules(), nn.Linear)
     layers = _count(faster.model.encoder.modules(), Int8Linear | Int8Up | Int8Down)
     return Optimized(

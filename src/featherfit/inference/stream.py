@@ -19,7 +19,6 @@ from featherfit.data.messages import raise_all, some
 from featherfit.data.processors.text import column_texts
 from featherfit.data.write import check_target, check_types, written_table
 from featherfit.errors import ConfigError, DataError, did_you_mean
-from featherfit.evaluation.outputs import probabilities
 from featherfit.inference.predict import Progress, labels_of, outputs, table_rows
 
 if TYPE_CHECKING:
@@ -154,7 +153,7 @@ def _result_frame(fitted: Fitted, logits: np.ndarray, proba: bool, index: pd.Ind
     if not proba:
         return frame
     names = [f"proba_{label}" for label in fitted.label.classes.tolist()]
-    return pd.concat([frame, pd.DataFrame(probabilities(logits), index=index, columns=names)], axis=1)
+    return pd.concat([frame, pd.DataFrame(fitted.decision.probabilities(logits), index=index, columns=names)], axis=1)
 
 
 def _check_request(fitted: Fitted, kept: list[str], results: list[str], proba: bool, chunk_rows: Any) -> None:

@@ -1,0 +1,111 @@
+"""Words and a table go in; an artifact, or a plan of one, comes out: `fit` and `plan`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import featherfit
+from featherfit.cli.options import DATA, Json, OutputFolder, Seed, Verbosity, reporter_of
+from featherfit.errors import ConfigError
+
+
+def fit(
+    data: Annotated[str, typer.Argument(metavar="DATA", help=f"{DATA} to learn from.")],
+    label: Annotated[str, typer.Option(help="Column to predict.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as optim.peft=lora optim.lr=1e-3.")
+    ] = None,
+    presets: Annotated[str | None, typer.Option(help="Preset, such as multilingual.")] = None,
+    path: OutputFolder = None,
+    tuning_data: Annotated[str | None, typer.Option(help="Rows to validate on; default: a holdout.")] = None,
+    column_type: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=TYPE", help="Type of a column, not inferred; may be given again.")
+    ] = None,
+    problem_type: Annotated[str | None, typer.Option(help="binary, multiclass or regression.")] = None,
+    eval_metric: Annotated[str | None, typer.Option(help="Metric to choose the weights and to score by.")] = None,
+    holdout_frac: Annotated[float | None, typer.Option(help="Share of rows to hold out, 0 to 1.")] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds after which training stops.")] = None,
+    seed: Seed = 0,
+    standalone: Annotated[bool, typer.Option("--standalone", help="Put the pretrained weights in too.")] = False,
+    verbosity: Verbosity = 2,
+    as_json: Json = False,
+) -> None:
+    """Train on a table and write an artifact."""
+    reporter = reporter_of(verbosity)
+    types = _column_types(column_type or [])
+    predictor = featherfit.MultiModalPredictor(
+        label=label, path=path, problem_type=problem_type, eval_metric=eval_metric, verbosity=verbosity
+    )
+    predictor.fit(
+        data,
+        presets=presets,
+        tuning_data=tuning_data,
+        hyperparameters=settings or None,
+        column_types=types or None,
+        time_limit=time_limit,
+        seed=seed,
+        holdout_frac=holdout_frac,
+        standalone=standalone or None,
+    )
+    classes = None if predictor.problem_type == "regression" else predictor.class_labels
+    result = {
+        "path": predictor.path,
+        "label": label,
+        "problem_type": predictor.problem_type,
+        "classes": classes,
+        "eval_metric": predictor.eval_metric,
+        "total_parameters": predictor.total_parameters,
+        "trainable_parameters": predictor.trainable_parameters,
+        "megabytes": predictor.model_size,
+        "summary": predictor.fit_summary(),
+    }
+    reporter.show(result, as_json, "Fitted")
+
+
+def plan(
+    data: Annotated[str, typer.Argument(metavar="DATA", help=f"{DATA} to learn from.")],
+    label: Annotated[str, typer.Option(help="Column to predict.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as optim.peft=lora env.memory_budget=8GB.")
+    ] = None,
+    presets: Annotated[str | None, typer.Option(help="Preset, such as multilingual.")] = None,
+    tuning_data: Annotated[str | None, typer.Option(help="Rows to validate on; default: a holdout.")] = None,
+    column_type: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=TYPE", help="Type of a column, not inferred; may be given again.")
+    ] = None,
+    problem_type: Annotated[str | None, typer.Option(help="binary, multiclass or regression.")] = None,
+    holdout_frac: Annotated[float | None, typer.Option(help="Share of rows to hold out, 0 to 1.")] = None,
+    seed: Seed = 0,
+    standalone: Annotated[bool, typer.Option("--standalone", help="Put the pretrained weights in too.")] = False,
+    verbosity: Verbosity = 2,
+    as_json: Json = False,
+) -> None:
+    """Say what a fit would need: memory, time and disk. Nothing is trained."""
+    reporter = reporter_of(verbosity)
+    predictor = featherfit.MultiModalPredictor(label=label, problem_type=problem_type, verbosity=verbosity)
+    planned = predictor.plan(
+        data,
+        presets=presets,
+        tuning_data=tuning_data,
+        hyperparameters=settings or None,
+        column_types=_column_types(column_type or []) or None,
+        holdout_frac=holdout_frac,
+        seed=seed,
+        standalone=standalone or None,
+    )
+    if as_json:
+        reporter.show(planned.to_json(), as_json)
+        return
+    reporter.scores_table(planned.rows_to_show(), f"{planned.checkpoint}, {planned.peft or 'full fine-tuning'}")
+    reporter.result(planned.verdict())
+
+
+def _column_types(texts: list[str]) -> dict[str, str]:
+    """The types by column; all texts that say none in one error."""
+    pairs = [text.rpartition("=") for text in texts]
+    problems = [f"--column-type {''.join(pair)!r} is not of the form NAME=TYPE." for pair in pairs if not all(pair)]
+    if problems:
+        raise ConfigError(problems)
+    return {name: kind for name, _, kind in pairs}

@@ -1,0 +1,65 @@
+"""Logits go in; probabilities and class ids come out, by a temperature and a threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Softmax of logits / temperature over the classes, (rows, C) float32; each row sums to 1 up to rounding."""
+    return torch.softmax(torch.from_numpy(logits).double() / temperature, dim=1).float().numpy()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a classifier's logits are read.
+
+    Attributes:
+        temperature: Logits are divided by it before the softmax, above 0: more than 1 makes probabilities less sure. It
+            never changes which class is the likeliest (Guo et al., arXiv 1706.04599).
+        threshold: Of a binary problem: the positive class is predicted where its probability is greater, 0 to 1.
+    """
+
+    temperature: float = 1.0
+    threshold: float = 0.5
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Probabilities of every class, (rows, C) float32."""
+        return probabilities(logits, self.temperature)
+
+    def ids(self, logits: np.ndarray) -> np.ndarray:
+        """Predicted class ids of logits (rows, C), (rows,) int64."""
+        if self.threshold == 0.5:
+            return logits.argmax(1)
+        return self.ids_of(self.probabilities(logits))
+
+    def ids_of(self, proba: np.ndarray) -> np.ndarray:
+        """The same, of probabilities (rows, C)."""
+        if self.threshold == 0.5:
+            return proba.argmax(1)
+        return (proba[:, 1] > self.threshold).astype(np.int64)
+
+    def to_json(self) -> dict[str, float]:
+        """The state as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> Decision:
+        """What `to_json` gave.
+
+        Raises:
+            ValueError: A temperature or threshold out of its range.
+        """
+        decision = cls(float(state["temperature"]), float(state["threshold"]))
+        if not (0 < decision.temperature < float("inf") and 0 <= decision.threshold <= 1):
+            raise ValueError(f"{decision} is out of range")
+        return decision
+
+
+UNCALIBRATED = Decision()
+"""Logits as they come, and the likeliest class."""

@@ -1,0 +1,280 @@
+"""Rows go in; scores, predictions and embeddings come out: the methods of a predictor that take them.
+
+Nothing heavy is imported before one of them is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featherfit.config.arguments import refuse_unsupported
+from featherfit.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from featherfit.artifact.fitted import Fitted
+    from featherfit.evaluation.decision import Decision
+    from featherfit.evaluation.threshold import TunedThreshold
+    from featherfit.inference.optimize import Optimized
+    from featherfit.inference.stream import PredictedFile
+    from featherfit.report import Reporter
+
+
+class Serving:
+    """What a fitted predictor does with rows; stands beside `FittedFacts`, which says what it has.
+
+    Raises:
+        NotFittedError: By each of its methods, while there is nothing fitted.
+    """
+
+    _fitted: Fitted | None = None
+    _faster: Fitted | None = None
+    if TYPE_CHECKING:  # the other side of the predictor has them
+        _require: Callable[[], Fitted]
+        _serving: Callable[[], Fitted]
+        _whole: Callable[[], Fitted]
+        _reporter: Callable[[], Reporter]
+
+    def evaluate(
+        self, data: Any, query_data: Any = None, response_data: Any = None, id_mappings: Any = None,
+        metrics: Any = None, chunk_size: int = 1024, similarity_type: str = "cosine",
+        cutoffs: list[int] | None = None, label: str | None = None, return_pred: bool = False,
+        realtime: bool | None = False, eval_tool: Any = None, predictions: Any = None, labels: Any = None, *,
+        by: str | Sequence[str] | None = None, reference: str | None = None, resamples: int = 2000, seed: int = 0,
+    ) -> Any:  # fmt: skip
+        """Scores the predictor on a table with labels.
+
+        Args:
+            data: As for `fit`, with the label column.
+            metrics: A metric's name or a list of them; default `eval_metric`.
+            label: Column of the true labels, if it is called otherwise in this table.
+            return_pred: Return the predictions too.
+            realtime: Of no consequence: the one way to predict has no start-up.
+            by: Score slice by slice: a column, several columns, or `auto`, the language of the text columns as py3langid
+                finds it (a column of that name is meant where there is one). Rows without a value are a slice.
+            reference: With `by`, the slice that gaps are to; default: the one that all training rows were of, if their
+                table had that column, else the one with most rows.
+            resamples, seed: With `by`, of the bootstrap, at least 100.
+
+        Returns:
+            `{metric: float}`, errors positive; with `by` a `SlicedScores`, which prints as a table and has `to_frame()`,
+            `to_json()` and `plot(path)`; with `return_pred` a pair of it and the predictions.
+
+        Raises:
+            ConfigError: Metrics or arguments that do not fit.
+            DataError: Missing columns, missing labels, or labels training has not seen.
+            MissingDependencyError: `by="auto"` without py3langid.
+        """
+        refuse_unsupported("evaluate", locals())
+        from featherfit.data.load import load_table
+        from featherfit.inference.predict import evaluate
+        from featherfit.inference.slices import evaluate_by
+        from featherfit.inference.tables import as_series
+
+        if by is None and (reference, resamples, seed) != (None, 2000, 0):
+            raise ConfigError("reference, resamples and seed go with by. Name what to slice by, or leave them out.")
+        frame = load_table(data, name="data")
+        fitted = self._serving()
+        with self._reporter().prediction_progress(len(frame)) as progress:
+            scores: Any
+            if by is None:
+                scores, predictions = evaluate(fitted, frame, metrics, label, progress)
+            else:
+                scores, predictions = evaluate_by(
+                    fitted, frame, by, metrics, label, reference=reference, resamples=resamples, seed=seed,
+                    progress=progress,
+                )  # fmt: skip
+        return (scores, as_series(predictions, frame, fitted.schema.label)) if return_pred else scores
+
+    def predict(
+        self, data: Any, candidate_data: Any = None, id_mappings: Any = None, as_pandas: bool | None = None,
+        realtime: bool | None = False, save_results: bool | None = None, *, threshold: float | None = None,
+    ) -> pd.Series | np.ndarray:  # fmt: skip
+        """Predicts the label of every row, in the type it had in training.
+
+        Args:
+            data: DataFrame, dict, list of dicts, dataset or path; the label column is not needed.
+            as_pandas: A Series with the table's index, or an array; default: a Series for a DataFrame.
+            realtime: Of no consequence: the one way to predict has no start-up.
+            threshold: For binary problems, 0 to 1: the positive class is predicted where its probability is greater.
+                Default: the predictor's own, which is 0.5 unless it was set or tuned.
+
+        Raises:
+            ConfigError: `threshold` is out of its range, or given for another problem.
+        """
+        refuse_unsupported("predict", locals())
+        from featherfit.inference.decide import with_threshold
+        from featherfit.inference.predict import labels_of
+        from featherfit.inference.tables import as_series, wants_pandas
+
+        fitted = self._require() if threshold is None else with_threshold(self._require(), threshold)
+        frame, logits = self._table_outputs(data)
+        predictions = labels_of(fitted, logits)
+        if not wants_pandas(data, as_pandas):
+            return predictions
+        return as_series(predictions, frame, self._require().schema.label)
+
+    def predict_proba(
+        self, data: Any, candidate_data: Any = None, id_mappings: Any = None, as_pandas: bool | None = None,
+        as_multiclass: bool = True, realtime: bool | None = False,
+    ) -> pd.DataFrame | pd.Series | np.ndarray:  # fmt: skip
+        """Predicts the probability of every class, calibrated as `optim.calibration` says.
+
+        Args:
+            data: As for `predict`.
+            as_pandas: As for `predict`; columns are the class labels.
+            as_multiclass: False gives the positive class's probability alone, for binary problems.
+            realtime: Of no consequence: the one way to predict has no start-up.
+
+        Raises:
+            ConfigError: The problem is regression, or `as_multiclass=False` for more than two classes.
+        """
+        refuse_unsupported("predict_proba", locals())
+        from featherfit.inference.tables import probability_table
+
+        label = self._require().label
+        if label.problem_type == "regression":
+            raise ConfigError("predict_proba is for classification, and this predictor does regression. Use predict.")
+        if not as_multiclass and label.problem_type != "binary":
+            raise ConfigError(f"as_multiclass=False is for binary problems; there are {len(label.classes)} classes.")
+        frame, logits = self._table_outputs(data)
+        proba = self._require().decision.probabilities(logits)
+        return probability_table(proba, data, frame, label, as_pandas, as_multiclass)
+
+    def predict_file(
+        self, source: str | Path, target: str | Path, *, proba: bool = False, keep_columns: str | Sequence[str] = (),
+        chunk_rows: int = 20_000, overwrite: bool = False,
+    ) -> PredictedFile:  # fmt: skip
+        """Predicts a file of any size into another one, in the memory of one chunk of its rows.
+
+        `target` appears when all rows are done, and not at all if something goes wrong. Labels are those of `predict`;
+        probabilities differ from `predict_proba`'s by rounding only.
+
+        Args:
+            source: A CSV, TSV, Parquet or JSON-lines file. Messages name rows by their position in it, from 0.
+            target: A `.csv`, `.tsv`, `.parquet` or `.jsonl` file; its columns are the kept ones, the label, and with
+                `proba` one named `proba_<class>` for every class.
+            proba: Write the probability of every class too.
+            keep_columns: Columns of `source` to copy, such as an id.
+            chunk_rows: Rows in memory at a time.
+            overwrite: Replace `target` if it is there.
+
+        Raises:
+            ConfigError: Arguments or paths that do not fit.
+            PathExistsError: `target` is there.
+            DataError: A file, columns or rows that cannot be used.
+        """
+        from featherfit.inference.stream import predict_file
+
+        return predict_file(
+            self._serving(), source, target, proba=proba, keep_columns=keep_columns, chunk_rows=chunk_rows,
+            overwrite=overwrite, progress=self._reporter().prediction_progress,
+        )  # fmt: skip
+
+    def set_threshold(self, threshold: float) -> None:
+        """Sets the threshold of all predictions from now on; `save` keeps it.
+
+        Args:
+            threshold: 0 to 1; the positive class is predicted where its probability is greater.
+
+        Raises:
+            ConfigError: Not such a number, or not a binary problem.
+        """
+        from featherfit.inference.decide import with_threshold
+
+        self._read_by(with_threshold(self._whole(), threshold).decision)
+
+    def tune_threshold(self, data: Any, metric: str = "f1", label: str | None = None) -> TunedThreshold:
+        """Finds the threshold that is best for a metric, and sets it; `save` keeps it.
+
+        Args:
+            data: As for `evaluate`, best rows that were neither trained nor validated on.
+            metric: A metric of predicted labels, such as f1, balanced_accuracy or mcc.
+            label: Column of the true labels, if it is called otherwise in this table.
+
+        Returns:
+            The threshold, and what it gains on these rows; printed too.
+
+        Raises:
+            ConfigError: Another metric, or not a binary problem.
+            DataError: A table that cannot be used, or holds one class only.
+        """
+        from featherfit.data.load import load_table
+        from featherfit.inference.decide import tuned
+
+        fitted, frame = self._serving(), load_table(data, name="data")
+        with self._reporter().prediction_progress(len(frame)) as progress:
+            found = tuned(fitted, frame, metric, label, progress)
+        self._read_by(replace(fitted.decision, threshold=found.threshold))
+        self._reporter().info(str(found))
+        return found
+
+    def optimize_for_inference(
+        self, providers: Any = None, *, precision: str | None = "int8", data: Any = None, max_loss: float = 0.003
+    ) -> Optimized | None:
+        """Makes prediction faster in this process, if it stays as good; `save` and `fit` keep the trained model.
+
+        Args:
+            precision: `int8`: 8-bit products on a CPU. None goes back to the trained model.
+            data: Rows like those to predict, best with labels, at most 256 of them used; default: the demo's reviews.
+            max_loss: How much of the metric may be lost; without labels, twenty times it is the share that may differ.
+
+        Returns:
+            What it costs and gains, which is printed too; None for `precision=None`.
+
+        Raises:
+            QualityError: It would predict too differently; it predicts as it was trained then.
+            UnsupportedError: A device or encoder on which it cannot be done.
+        """
+        refuse_unsupported("optimize_for_inference", locals())
+        from featherfit.data.load import load_table
+        from featherfit.inference.optimize import optimize
+
+        fitted, self._faster = self._whole(), None
+        if precision is None:
+            return None
+        frame = None if data is None else load_table(data, name="data")
+        self._faster, report = optimize(fitted, frame, precision=precision, max_loss=max_loss)
+        self._reporter().info(str(report))
+        return report
+
+    def extract_embedding(
+        self, data: Any, id_mappings: Any = None, return_masks: bool = False, as_tensor: bool = False,
+        as_pandas: bool = False, realtime: bool | None = False, signature: Any = None,
+    ) -> Any:  # fmt: skip
+        """The vector of every row that the head works on, (rows, D).
+
+        Args:
+            data: As for `predict`.
+            as_tensor: A torch tensor instead of an array.
+            as_pandas: A DataFrame with the table's index.
+            realtime: Of no consequence: the one way to predict has no start-up.
+        """
+        refuse_unsupported("extract_embedding", locals())
+        from featherfit.inference.tables import vectors_as
+
+        if as_tensor and as_pandas:
+            raise ConfigError("as_tensor and as_pandas were both asked for. Choose one.")
+        frame, vectors = self._table_outputs(data, embeddings=True)
+        return vectors_as(vectors, frame, as_tensor=as_tensor, as_pandas=as_pandas)
+
+    def _read_by(self, decision: Decision) -> None:
+        """Reads logits by `decision` from now on, in the fitted predictor and its faster form."""
+        self._fitted = replace(self._whole(), decision=decision)
+        if self._faster is not None:
+            self._faster = replace(self._faster, decision=decision)
+
+    def _table_outputs(self, data: Any, embeddings: bool = False) -> tuple[pd.DataFrame, np.ndarray]:
+        from featherfit.data.load import load_table
+        from featherfit.inference.predict import outputs, table_rows
+
+        fitted = self._serving()
+        frame = load_table(data, name="data")
+        rows = table_rows(fitted, frame)
+        with self._reporter().prediction_progress(len(frame)) as progress:
+            return frame, outputs(fitted, rows, embeddings=embeddings, progress=progress)
