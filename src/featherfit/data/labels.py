@@ -41,7 +41,7 @@ def read_labels(column: pd.Series) -> Labels:
     values = column[~absent].tolist()
     kinds: dict[LabelKind, Any] = {}
     for cls, example in {type(value): value for value in values}.items():
-        kind = _kind(cls)
+        kind = kind_of(cls)
         if kind is None:
             raise DataError(
                 f"Label column {column.name!r} holds {cls.__name__} values, for example {example!r}. "
@@ -64,7 +64,8 @@ def read_labels(column: pd.Series) -> Labels:
 _PLAIN: dict[LabelKind, type] = {"text": str, "boolean": bool, "integer": int, "float": float}
 
 
-def _kind(cls: type) -> LabelKind | None:
+def kind_of(cls: type) -> LabelKind | None:
+    """What values of this type are as labels; None for those that cannot be labels."""
     if issubclass(cls, str):
         return "text"
     if issubclass(cls, (bool, np.bool_)):

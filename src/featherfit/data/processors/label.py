@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from featherfit.data.labels import Labels, as_numbers, missing_problem, read_labels, unknown_pos_label
+from featherfit.data.labels import Labels, as_numbers, kind_of, missing_problem, read_labels, unknown_pos_label
 from featherfit.data.messages import count, some
 from featherfit.data.problem_type import contradiction
 from featherfit.errors import ConfigError, DataError
 from featherfit.types import ProblemType
+
+_NUMBERS = frozenset({"integer", "float"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +112,24 @@ class LabelProcessor:
         if (ids < 0).any():
             raise DataError(self._unknown(str(column.name), labels, ids < 0))
         return ids
+
+    def unusable(self, column: pd.Series) -> dict[int, str]:
+        """What is wrong with the labels that `encode` refuses, by position."""
+        known = {kind_of(type(label)) for label in self.classes.tolist()}
+        found = {}
+        for position, (value, absent) in enumerate(zip(column.tolist(), column.isna(), strict=True)):
+            kind = kind_of(type(value))
+            if absent:
+                found[position] = "no label"
+            elif kind is None:
+                found[position] = f"{type(value).__name__} is no label"
+            elif self.problem_type == "regression":
+                number = as_numbers(Labels([value], kind, column.index[:1], column.index[:0]))[0]
+                if not np.isfinite(number):
+                    found[position] = f"{str(value)[:60]!r} is not a finite number"
+            elif (kind not in known and not (kind in _NUMBERS and known & _NUMBERS)) or value not in self._ids:
+                found[position] = f"label {str(value)[:60]!r}, which training has not seen"
+        return found
 
     def _unknown(self, name: str, labels: Labels, unknown: np.ndarray) -> str:
         counts = Counter(value for value, bad in zip(labels.values, unknown, strict=True) if bad)
