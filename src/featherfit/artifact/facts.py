@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from featherfit.artifact.fitted import Fitted
+    from featherfit.data.findings import DataReport
     from featherfit.types import ModelSize
 
 
@@ -82,6 +83,13 @@ class FittedFacts:
         from featherfit.data.rows import no_rejections
 
         return no_rejections() if self._rejected is None else self._rejected.copy()
+
+    @property
+    def data_report(self) -> DataReport | None:
+        """What the last `fit` found in its rows: leaks, duplicates, conflicting labels, tiny classes and more. It is not
+        saved, so it is None after `load`.
+        """
+        return self._require().data_report
 
     @property
     def class_labels(self) -> np.ndarray | None:

@@ -10,6 +10,7 @@ import torch
 from featherfit.adapters.apply import apply_adapters
 from featherfit.checkpoints import Checkpoint
 from featherfit.config.schema import Config
+from featherfit.data.findings import DataReport
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.text import TextProcessor
 from featherfit.data.schema import Schema
@@ -35,6 +36,7 @@ class Fitted:
         eval_metric: Metric `evaluate` computes by default.
         validation_metric: Metric that chose the weights.
         summary: What training came to, as JSON values.
+        data_report: What was found in the rows it was trained on; not saved.
     """
 
     config: Config
@@ -47,6 +49,7 @@ class Fitted:
     eval_metric: str
     validation_metric: str
     summary: dict[str, Any] = field(default_factory=dict)
+    data_report: DataReport | None = None
 
     def alone(self) -> Fitted:
         """The same, to be used without the ranks it was trained with; not if they have parts of its weights."""
