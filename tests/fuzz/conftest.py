@@ -9,7 +9,7 @@ from tiny_fixtures import checkpoint, fitted, own_folder
 
 __all__ = ["checkpoint", "fitted", "own_folder"]
 
-EXAMPLES = int(os.environ.get("FEATHERFIT_FUZZ_EXAMPLES", "0"))
+EXAMPLES = int(os.environ.get("FEATHERFIT_FUZZ_EXAMPLES") or 0)
 settings.register_profile(
     "featherfit", max_examples=EXAMPLES or 200, derandomize=not EXAMPLES, database=None, deadline=None, print_blob=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],

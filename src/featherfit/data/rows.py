@@ -91,7 +91,7 @@ def screen(
         if column in table.columns:
             found += [(place, column, why) for place, why in unreadable_cells(table[column]).items()]
     if labels is not None and label in table.columns:
-        found += [(place, label, why) for place, why in labels.unusable(table[label]).items()]
+        found += [(place, str(label), why) for place, why in labels.unusable(table[label]).items()]
     if not found:
         return all_rows(table)
     usable = np.ones(len(table), dtype=bool)
