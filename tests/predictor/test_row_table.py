@@ -100,10 +100,18 @@ CASES = [
     Case("an infinite label", lambda: with_cell(float("inf"), "label"), "infinite in 1 row", "training has not seen: inf"),
     Case("a label training has not seen", lambda: with_cell(2, "label"), None, "training has not seen: 2"),
     Case("labels of mixed types", lambda: with_cell("yes", "label"), "mixes types", "mixes types"),
+    Case("half of a surrogate pair in a label", lambda: odd_label(), "half of a surrogate pair, which is no text, in 1 row", "half of a surrogate pair, which is no text, in 1 row"),
     Case("column names that are not text", lambda: table().rename(columns={"text": 0}), "Column names have to be text", "lacks the text", "lacks the text"),
     Case("a column of lists", lambda: table(text=[["a"]] * ROWS), "its values are list", "list is neither text nor a number", "list is neither text nor a number"),
 ]  # fmt: skip
 IDS = [case.line for case in CASES]
+
+
+def odd_label() -> pd.DataFrame:
+    labels = [SURROGATE if place == 3 else "ab"[place % 2] for place in range(ROWS)]
+    return (
+        reviews(ROWS).drop(columns="label").assign(label=pd.Series(labels, index=range(100, 100 + ROWS), dtype=object))
+    )
 
 
 def arrow_table() -> Any:
@@ -221,6 +229,7 @@ class TestReport:
         assert scores == fitted.evaluate(reviews(ROWS).iloc[left], metrics="accuracy")
         assert list(np.flatnonzero(found.notna())) == list(left)
         assert fitted.rejected_rows["reason"].tolist()[:2] == ["no label", "label '7', which training has not seen"]
+        assert "'1' is a label of another type" in fitted.rejected_rows["reason"].tolist()
 
     def test_nothing_left_to_score(self, fitted):
         with pytest.warns(UserWarning, match="no result"), pytest.raises(DataError, match="nothing to score"):

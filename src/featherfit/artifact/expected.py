@@ -80,5 +80,7 @@ def _nothing_allocated() -> Iterator[None]:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
             yield
+    except RuntimeError as error:  # torch's, for sizes that no tensor can have
+        raise ArtifactError(f"The artifact's settings and config describe no model there could be: {error}") from error
     finally:
         handle.remove()

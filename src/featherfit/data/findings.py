@@ -124,7 +124,7 @@ def check_data(train: pd.DataFrame, tuning: pd.DataFrame | None, schema: Schema)
         found += _leaks(train, schema, labels)
     if tuning is not None:
         held = _texts(tuning, schema.text_columns)
-        found += [*_overlap(pd.Index(distinct), held), *_new_scripts(texts, held)]
+        found += [*_overlap(pd.Index(distinct, dtype=object), held), *_new_scripts(texts, held)]
         if labels is not None and schema.problem_type != "regression" and schema.label in tuning.columns:
             found += _not_validated(names, tuning[schema.label])
     return DataReport(tuple(found))
@@ -233,7 +233,7 @@ def _codes(column: pd.Series) -> np.ndarray | None:
     """A number for each distinct value; None for values that cannot be compared."""
     try:
         return pd.factorize(column, use_na_sentinel=False)[0]
-    except TypeError:
+    except (TypeError, ValueError):
         return None
 
 

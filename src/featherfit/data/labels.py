@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from featherfit.data.messages import count, some
+from featherfit.data.processors.cells import is_unicode
 from featherfit.errors import DataError, did_you_mean
 
 LabelKind = Literal["text", "boolean", "integer", "float"]
@@ -57,6 +58,12 @@ def read_labels(column: pd.Series) -> Labels:
             f"Label column {column.name!r} mixes types: {examples}. Make them one type, for example with .astype(str)."
         )
     common: LabelKind = next(iter(kinds), "text")
+    if common == "text" and not all(map(is_unicode, set(values))):
+        rows = [label for label, value in zip(column.index[~absent], values, strict=True) if not is_unicode(value)]
+        raise DataError(
+            f"Label column {column.name!r} has half of a surrogate pair, which is no text, in {count(len(rows), 'row')} "
+            f"(index {some(rows)}). Correct these labels."
+        )
     plain = _PLAIN[common]
     return Labels([plain(value) for value in values], common, column.index[~absent], column.index[absent])
 
