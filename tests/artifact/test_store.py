@@ -130,6 +130,18 @@ class TestRefusals:
         with pytest.raises(ArtifactError, match=r"It lacks: \.\./outside"):
             load(artifact)
 
+    @pytest.mark.parametrize("name", [files.WEIGHTS, files.CONFIG, files.CARD, files.BASE])
+    def test_links(self, name, artifact):
+        """Even to a sound copy: what a link points to may be anything tomorrow."""
+        if (artifact / name).exists():
+            (artifact / name).rename(artifact.parent / "elsewhere")
+        else:
+            (artifact.parent / "elsewhere").mkdir()
+        (artifact / name).symlink_to(artifact.parent / "elsewhere")
+        for read in (load, inspect_artifact):
+            with pytest.raises(ArtifactError, match=rf"{name} is a symbolic link"):
+                read(artifact)
+
     def test_cut_off_weights(self, artifact):
         raw = (artifact / files.WEIGHTS).read_bytes()
         (artifact / files.WEIGHTS).write_bytes(raw[: len(raw) // 2])
