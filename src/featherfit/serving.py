@@ -43,7 +43,7 @@ class Serving:
         metrics: Any = None, chunk_size: int = 1024, similarity_type: str = "cosine",
         cutoffs: list[int] | None = None, label: str | None = None, return_pred: bool = False,
         realtime: bool | None = False, eval_tool: Any = None, predictions: Any = None, labels: Any = None,
-        on_error: str = "raise",
+        *, on_error: str = "raise",
     ) -> Any:  # fmt: skip
         """Scores the predictor on a table with labels.
 
@@ -70,7 +70,7 @@ class Serving:
 
     def predict(
         self, data: Any, candidate_data: Any = None, id_mappings: Any = None, as_pandas: bool | None = None,
-        realtime: bool | None = False, save_results: bool | None = None, on_error: str = "raise",
+        realtime: bool | None = False, save_results: bool | None = None, *, on_error: str = "raise",
     ) -> pd.Series | np.ndarray:  # fmt: skip
         """Predicts the label of every row, in the type it had in training.
 
@@ -96,7 +96,7 @@ class Serving:
 
     def predict_proba(
         self, data: Any, candidate_data: Any = None, id_mappings: Any = None, as_pandas: bool | None = None,
-        as_multiclass: bool = True, realtime: bool | None = False, on_error: str = "raise",
+        as_multiclass: bool = True, realtime: bool | None = False, *, on_error: str = "raise",
     ) -> pd.DataFrame | pd.Series | np.ndarray:  # fmt: skip
         """Predicts the probability of every class.
 

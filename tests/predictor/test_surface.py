@@ -51,6 +51,12 @@ DELIBERATE = {
     ("save", "standalone"): None,
     ("evaluate", "cutoffs"): None,  # no list as a default; [1, 5, 10] is accepted
 }
+OURS = {
+    "evaluate": dict(on_error="raise"),
+    "predict": dict(on_error="raise"),
+    "predict_proba": dict(on_error="raise"),
+}
+"""What AutoMM has not; by keyword only."""
 REFUSED = {
     "__init__": {
         "query": "a", "response": "b", "match_label": 1, "num_classes": 3, "classes": ["a"], "pretrained": False,
@@ -76,6 +82,9 @@ REFUSED = {
 def test_signatures_are_automms(method):
     parameters = dict(inspect.signature(getattr(MultiModalPredictor, method)).parameters)
     parameters.pop("self", None)
+    by_keyword = {name: p.default for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    assert by_keyword == OURS.get(method, {})
+    parameters = {name: p for name, p in parameters.items() if name not in by_keyword}
     assert all(p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for p in parameters.values())
     ours = {name: ... if p.default is inspect.Parameter.empty else p.default for name, p in parameters.items()}
     theirs = {name: DELIBERATE.get((method, name), default) for name, default in AUTOMM[method].items()}
