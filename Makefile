@@ -6,10 +6,12 @@ READY := $(VENV)/.ready
 CODE := src tests examples benchmarks
 # Workers of the tests, one core each. Tests of one file stay together, since they share fitted models.
 JOBS ?= 2
+# Examples of `make fuzz` for each property.
+FUZZ ?= 20000
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fast bench check format lint types clean
+.PHONY: help demo test fast fuzz bench check format lint types clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -31,6 +33,9 @@ test: $(READY) ## all tests, slow ones too
 
 fast: $(READY) ## the tests that take seconds at most
 	$(PYTEST) -m 'not slow'
+
+fuzz: $(READY) ## tables, settings and artifacts nobody would make: 20,000 for each property, others every time; FUZZ=N for N
+	FEATHERFIT_FUZZ_EXAMPLES=$(FUZZ) $(PYTEST) tests/fuzz
 
 bench: $(READY) ## the short benchmark, against the ratios in benchmarks/ratios.json
 	$(BIN)/python benchmarks/quick.py

@@ -49,6 +49,8 @@ def run_fit(request: FitRequest, work_folder: Path, reporter: Reporter, previous
             else:
                 fitted, train_frame, tuning = _go_on(request, config, frame, tuning, previous, reporter)
             sets = _datasets(fitted, train_frame, tuning)
+            fitted = _looked_at(fitted, train_frame, tuning, sets[0])
+            reporter.findings(fitted.data_report)
         fitted.text.release_tokenizer()
         if previous is None and fitted.config.optim.head_init == "probe":
             _probe(fitted, sets[0])
@@ -138,6 +140,15 @@ def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame) -
         )
     by = fitted.config.optim.validation_by
     return train_set, make_dataset(tuning, fitted.schema, fitted.text, fitted.label, validation_by=by)
+
+
+def _looked_at(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame, train_set: Dataset) -> Fitted:
+    """The same with its report about the data."""
+    from featherfit.data.findings import check_data
+
+    rows = train_set.rows
+    report = check_data(train_frame, tuning, fitted.schema)
+    return replace(fitted, data_report=report.with_lengths(len(rows), rows.truncated, rows.lost, fitted.text.max_len))
 
 
 def _probe(fitted: Fitted, train_set: Dataset) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from featherfit.data.findings import DataReport
     from featherfit.types import ModelSize, StepReport
 
 QUIET_VARIABLES = ("FEATHERFIT_DISABLE_PROGRESS_BAR", "AUTOMM_DISABLE_PROGRESS_BAR", "AUTOMM_TUTORIAL_MODE")
@@ -95,6 +96,14 @@ class Reporter:
             return
         rows = [{"what": name, "value": value} for name, value in _leaves(plain) if value is not None]
         self.scores_table(rows, title)
+
+    def findings(self, report: DataReport | None) -> None:
+        """What was found in the data: warnings at verbosity 1 and above, notes at 2."""
+        for finding in report or ():
+            if finding.severity == "warning":
+                self.warn(finding.message)
+            else:
+                self.info(finding.message)
 
     def model_table(self, size: ModelSize, title: str) -> None:
         """Trainable and total parameters of each part, and megabytes; at verbosity 2 and above."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from featherfit.artifact.fitted import Fitted
+    from featherfit.data.rows import Screened
     from featherfit.evaluation.decision import Decision
     from featherfit.evaluation.threshold import TunedThreshold
     from featherfit.inference.optimize import Optimized
@@ -34,6 +35,7 @@ class Serving:
 
     _fitted: Fitted | None = None
     _faster: Fitted | None = None
+    _rejected: pd.DataFrame | None = None
     if TYPE_CHECKING:  # the other side of the predictor has them
         _require: Callable[[], Fitted]
         _serving: Callable[[], Fitted]
@@ -46,6 +48,7 @@ class Serving:
         cutoffs: list[int] | None = None, label: str | None = None, return_pred: bool = False,
         realtime: bool | None = False, eval_tool: Any = None, predictions: Any = None, labels: Any = None, *,
         by: str | Sequence[str] | None = None, reference: str | None = None, resamples: int = 2000, seed: int = 0,
+        on_error: str = "raise",
     ) -> Any:  # fmt: skip
         """Scores the predictor on a table with labels.
 
@@ -60,6 +63,7 @@ class Serving:
             reference: With `by`, the slice that gaps are to; default: the one that all training rows were of, if their
                 table had that column, else the one with most rows.
             resamples, seed: With `by`, of the bootstrap, at least 100.
+            on_error: As for `predict`; a label that is missing or unknown keeps a row from being scored too.
 
         Returns:
             `{metric: float}`, errors positive; with `by` a `SlicedScores`, which prints as a table and has `to_frame()`,
@@ -71,29 +75,29 @@ class Serving:
             MissingDependencyError: `by="auto"` without py3langid.
         """
         refuse_unsupported("evaluate", locals())
-        from featherfit.data.load import load_table
         from featherfit.inference.predict import evaluate
         from featherfit.inference.slices import evaluate_by
         from featherfit.inference.tables import as_series
 
         if by is None and (reference, resamples, seed) != (None, 2000, 0):
             raise ConfigError("reference, resamples and seed go with by. Name what to slice by, or leave them out.")
-        frame = load_table(data, name="data")
         fitted = self._serving()
-        with self._reporter().prediction_progress(len(frame)) as progress:
+        rows = self._rows(data, on_error, fitted.schema.label if label is None else label)
+        with self._reporter().prediction_progress(len(rows.frame)) as progress:
             scores: Any
             if by is None:
-                scores, predictions = evaluate(fitted, frame, metrics, label, progress)
+                scores, predictions = evaluate(fitted, rows.frame, metrics, label, progress)
             else:
                 scores, predictions = evaluate_by(
-                    fitted, frame, by, metrics, label, reference=reference, resamples=resamples, seed=seed,
+                    fitted, rows.frame, by, metrics, label, reference=reference, resamples=resamples, seed=seed,
                     progress=progress,
                 )  # fmt: skip
-        return (scores, as_series(predictions, frame, fitted.schema.label)) if return_pred else scores
+        return (scores, as_series(rows.spread(predictions), rows.table, fitted.schema.label)) if return_pred else scores
 
     def predict(
         self, data: Any, candidate_data: Any = None, id_mappings: Any = None, as_pandas: bool | None = None,
         realtime: bool | None = False, save_results: bool | None = None, *, threshold: float | None = None,
+        on_error: str = "raise",
     ) -> pd.Series | np.ndarray:  # fmt: skip
         """Predicts the label of every row, in the type it had in training.
 
@@ -103,9 +107,12 @@ class Serving:
             realtime: Of no consequence: the one way to predict has no start-up.
             threshold: For binary problems, 0 to 1: the positive class is predicted where its probability is greater.
                 Default: the predictor's own, which is 0.5 unless it was set or tuned.
+            on_error: `raise` names the first row that cannot be processed; `report` sets such rows aside: their results are
+                missing (NaN, None or NA) and `rejected_rows` lists them.
 
         Raises:
             ConfigError: `threshold` is out of its range, or given for another problem.
+            DataError: A table that cannot be used, or, with `raise`, a row.
         """
         refuse_unsupported("predict", locals())
         from featherfit.inference.decide import with_threshold
@@ -113,15 +120,15 @@ class Serving:
         from featherfit.inference.tables import as_series, wants_pandas
 
         fitted = self._require() if threshold is None else with_threshold(self._require(), threshold)
-        frame, logits = self._table_outputs(data)
-        predictions = labels_of(fitted, logits)
+        rows, logits = self._table_outputs(data, on_error=on_error)
+        predictions = rows.spread(labels_of(fitted, logits))
         if not wants_pandas(data, as_pandas):
             return predictions
-        return as_series(predictions, frame, self._require().schema.label)
+        return as_series(predictions, rows.table, self._require().schema.label)
 
     def predict_proba(
         self, data: Any, candidate_data: Any = None, id_mappings: Any = None, as_pandas: bool | None = None,
-        as_multiclass: bool = True, realtime: bool | None = False,
+        as_multiclass: bool = True, realtime: bool | None = False, *, on_error: str = "raise",
     ) -> pd.DataFrame | pd.Series | np.ndarray:  # fmt: skip
         """Predicts the probability of every class, calibrated as `optim.calibration` says.
 
@@ -130,6 +137,7 @@ class Serving:
             as_pandas: As for `predict`; columns are the class labels.
             as_multiclass: False gives the positive class's probability alone, for binary problems.
             realtime: Of no consequence: the one way to predict has no start-up.
+            on_error: As for `predict`.
 
         Raises:
             ConfigError: The problem is regression, or `as_multiclass=False` for more than two classes.
@@ -142,13 +150,13 @@ class Serving:
             raise ConfigError("predict_proba is for classification, and this predictor does regression. Use predict.")
         if not as_multiclass and label.problem_type != "binary":
             raise ConfigError(f"as_multiclass=False is for binary problems; there are {len(label.classes)} classes.")
-        frame, logits = self._table_outputs(data)
-        proba = self._require().decision.probabilities(logits)
-        return probability_table(proba, data, frame, label, as_pandas, as_multiclass)
+        rows, logits = self._table_outputs(data, on_error=on_error)
+        proba = rows.spread(self._require().decision.probabilities(logits))
+        return probability_table(proba, data, rows.table, label, as_pandas, as_multiclass)
 
     def predict_file(
         self, source: str | Path, target: str | Path, *, proba: bool = False, keep_columns: str | Sequence[str] = (),
-        chunk_rows: int = 20_000, overwrite: bool = False,
+        chunk_rows: int = 20_000, overwrite: bool = False, on_error: str = "raise",
     ) -> PredictedFile:  # fmt: skip
         """Predicts a file of any size into another one, in the memory of one chunk of its rows.
 
@@ -163,6 +171,7 @@ class Serving:
             keep_columns: Columns of `source` to copy, such as an id.
             chunk_rows: Rows in memory at a time.
             overwrite: Replace `target` if it is there.
+            on_error: As for `predict`.
 
         Raises:
             ConfigError: Arguments or paths that do not fit.
@@ -171,10 +180,12 @@ class Serving:
         """
         from featherfit.inference.stream import predict_file
 
-        return predict_file(
+        done, rejected = predict_file(
             self._serving(), source, target, proba=proba, keep_columns=keep_columns, chunk_rows=chunk_rows,
-            overwrite=overwrite, progress=self._reporter().prediction_progress,
+            overwrite=overwrite, progress=self._reporter().prediction_progress, on_error=on_error,
         )  # fmt: skip
+        self._rejected = rejected if on_error == "report" else self._rejected
+        return done
 
     def set_threshold(self, threshold: float) -> None:
         """Sets the threshold of all predictions from now on; `save` keeps it.
@@ -260,8 +271,8 @@ class Serving:
 
         if as_tensor and as_pandas:
             raise ConfigError("as_tensor and as_pandas were both asked for. Choose one.")
-        frame, vectors = self._table_outputs(data, embeddings=True)
-        return vectors_as(vectors, frame, as_tensor=as_tensor, as_pandas=as_pandas)
+        rows, vectors = self._table_outputs(data, embeddings=True)
+        return vectors_as(vectors, rows.table, as_tensor=as_tensor, as_pandas=as_pandas)
 
     def _read_by(self, decision: Decision) -> None:
         """Reads logits by `decision` from now on, in the fitted predictor and its faster form."""
@@ -269,12 +280,26 @@ class Serving:
         if self._faster is not None:
             self._faster = replace(self._faster, decision=decision)
 
-    def _table_outputs(self, data: Any, embeddings: bool = False) -> tuple[pd.DataFrame, np.ndarray]:
+    def _rows(self, data: Any, on_error: str, label: str | None = None) -> Screened:
+        """The rows of a table to predict, or, with the name of the label column, to score."""
         from featherfit.data.load import load_table
+        from featherfit.data.rows import all_rows, check_on_error, screen, warn_of_rejections
+
+        check_on_error(on_error)
+        fitted, table = self._serving(), load_table(data, name="data")
+        if on_error == "raise":
+            return all_rows(table)
+        rows = screen(table, fitted.text.columns, label, None if label is None else fitted.label)
+        self._rejected = rows.rejected
+        warn_of_rejections(rows.set_aside, len(table))
+        return rows
+
+    def _table_outputs(
+        self, data: Any, *, embeddings: bool = False, on_error: str = "raise"
+    ) -> tuple[Screened, np.ndarray]:
         from featherfit.inference.predict import outputs, table_rows
 
-        fitted = self._serving()
-        frame = load_table(data, name="data")
-        rows = table_rows(fitted, frame)
-        with self._reporter().prediction_progress(len(frame)) as progress:
-            return frame, outputs(fitted, rows, embeddings=embeddings, progress=progress)
+        fitted, rows = self._serving(), self._rows(data, on_error)
+        dataset = table_rows(fitted, rows.frame)
+        with self._reporter().prediction_progress(len(dataset)) as progress:
+            return rows, outputs(fitted, dataset, embeddings=embeddings, progress=progress)

@@ -335,3 +335,13 @@ def test_key_info_describes_a_setting():
     assert (info.type, info.kinds, info.default, info.low, info.high) == ("float", (float,), 0.0, 0, 0.99)
     assert known_keys()["optim.lora.filter"].kinds == (str, list)
     assert known_keys()["data.pos_label"].allowed() == "a number, or text, or true or false, or null"
+
+
+@pytest.mark.parametrize("key", ["optim.max_epochs", "optim.lr", "env.batch_size", "optim.peft", "nonsense"])
+def test_numbers_without_measure(key):
+    """Python itself refuses to write one of so many digits."""
+    with pytest.raises(ConfigError, match=r"thousands of digits"):
+        build_config({key: 10**5000})
+    if key != "optim.lr":
+        with pytest.raises(ConfigError):
+            build_config({key: 1 << 64})

@@ -15,7 +15,7 @@ import pytest
 
 from featherfit.data.chunks import open_table
 from featherfit.data.load import load_table
-from featherfit.data.processors.text import column_texts
+from featherfit.data.processors.cells import column_texts
 from featherfit.errors import DataError
 
 # Each column would be taken for something else if it were cut after two, three or four rows.

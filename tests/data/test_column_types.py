@@ -112,3 +112,9 @@ def test_every_type_has_a_rule():
 def test_numbers_among_strings_do_not_hide_text():
     column = pd.Series(["it works well", 5, "do not buy this", np.int64(3)], dtype=object)
     assert infer_column_type(column)[0] == "text"
+
+
+@pytest.mark.parametrize("first", ["text", 1])
+def test_arrays_among_text_are_compared_with_nothing(first):
+    column = pd.Series([first, np.array([1, 2])], dtype=object)
+    assert infer_column_type(column)[0] == "null"

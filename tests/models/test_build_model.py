@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import save, tiny_backbone, tiny_batch, tiny_model
+from tiny_models import TINY, save, tiny_backbone, tiny_batch, tiny_model
 
 from featherfit.adapters.apply import apply_adapters
 from featherfit.checkpoints.resolve import resolve_checkpoint
 from featherfit.config.schema import OptimConfig
 from featherfit.errors import CheckpointError
+from featherfit.models.backbone import build_backbone_from_config
 from featherfit.models.build import build_model, model_size
 from featherfit.models.heads import Head
 from featherfit.types import Batch
@@ -112,3 +113,16 @@ def test_real_weights_know_what_is_alike():
     torch.testing.assert_close(embedding, (states * mask).sum(1) / mask.sum(1), rtol=1e-4, atol=1e-5)
     similarity = torch.nn.functional.cosine_similarity(embedding[:1], embedding[1:])
     assert similarity[0] > 0.5 and similarity[1] < 0.2
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "experts_implementation"])
+def test_a_config_has_no_say_in_kernels(key):
+    """A name with a slash would have transformers fetch a kernel from the hub and run it."""
+    config = {**TINY["bert"], key: "somebody/kernel"}
+    usual = build_backbone_from_config(TINY["bert"]).config
+    assert build_backbone_from_config(config).config._attn_implementation == usual._attn_implementation
+
+
+def test_on_the_meta_device_nothing_is_drawn():
+    with torch.device("meta"):
+        assert Head(10**6, 10**6, seed=0).linear.weight.is_meta

@@ -52,8 +52,9 @@ DELIBERATE = {
     ("evaluate", "cutoffs"): None,  # no list as a default; [1, 5, 10] is accepted
 }
 OURS = {
-    "evaluate": dict(by=None, reference=None, resamples=2000, seed=0),
-    "predict": dict(threshold=None),
+    "evaluate": dict(by=None, reference=None, resamples=2000, seed=0, on_error="raise"),
+    "predict": dict(threshold=None, on_error="raise"),
+    "predict_proba": dict(on_error="raise"),
 }
 """What AutoMM has not; by keyword only."""
 REFUSED = {

@@ -81,10 +81,10 @@ class _Updated(torch.autograd.Function):
 
 def low_rank_parameters(base: nn.Linear, rank: int, generator: torch.Generator) -> tuple[nn.Parameter, nn.Parameter]:
     """A (rank, in), drawn, and B (out, rank), zero; float32 on the device of `base`."""
-    with torch.device("cpu"):
+    device = base.weight.device
+    with torch.device("meta" if device.type == "meta" else "cpu"):
         start = torch.empty(rank, base.in_features)
         nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
-    device = base.weight.device
     return nn.Parameter(start.to(device)), nn.Parameter(torch.zeros(base.out_features, rank, device=device))
 
 

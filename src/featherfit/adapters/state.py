@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -27,6 +28,30 @@ def save_trainable_state(model: nn.Module, file: Path) -> None:
     save_file(state, file, metadata={"format": "pt"})
 
 
+def check_shapes(own: Mapping[str, Sequence[int]], stored: Mapping[str, Sequence[int]]) -> None:
+    """Compares shapes by name, of what trains in a model and of what is to be put there.
+
+    Raises:
+        ArtifactError: Names or shapes differ; all differences are listed.
+    """
+    shapes = {
+        name: f"{name} {tuple(stored[name])} instead of {tuple(own[name])}"
+        for name in own.keys() & stored.keys()
+        if tuple(stored[name]) != tuple(own[name])
+    }
+    problems = [
+        f"{what}: {', '.join(sorted(names))}"
+        for what, names in (
+            ("missing", own.keys() - stored.keys()),
+            ("unknown", stored.keys() - own.keys()),
+            ("of another shape", shapes.values()),
+        )
+        if names
+    ]
+    if problems:
+        raise ArtifactError(f"The trained weights do not fit this model. {'; '.join(problems)}.")
+
+
 def load_trainable_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
     """Puts a `trainable_state` into a model that trains exactly the same parameters.
 
@@ -34,22 +59,7 @@ def load_trainable_state(model: nn.Module, state: dict[str, torch.Tensor]) -> No
         ArtifactError: Names or shapes differ; all differences are listed and nothing was changed.
     """
     own = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    shapes = {
-        name: f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own.keys() & state.keys()
-        if state[name].shape != own[name].shape
-    }
-    problems = [
-        f"{what}: {', '.join(sorted(names))}"
-        for what, names in (
-            ("missing", own.keys() - state.keys()),
-            ("unknown", state.keys() - own.keys()),
-            ("of another shape", shapes.values()),
-        )
-        if names
-    ]
-    if problems:
-        raise ArtifactError(f"The trained weights do not fit this model. {'; '.join(problems)}.")
+    check_shapes({name: p.shape for name, p in own.items()}, {name: tensor.shape for name, tensor in state.items()})
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(state[name])

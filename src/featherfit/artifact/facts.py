@@ -10,8 +10,10 @@ from featherfit.errors import NotFittedError
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
     from featherfit.artifact.fitted import Fitted
+    from featherfit.data.findings import DataReport
     from featherfit.types import ModelSize
 
 
@@ -28,6 +30,7 @@ class FittedFacts:
     _path: Path | None = None
     _verbosity: int = 2
     _problem_type: str | None = None
+    _rejected: pd.DataFrame | None = None
     _eval_metric: Any = None
     _validation_metric: Any = None
 
@@ -71,6 +74,22 @@ class FittedFacts:
         schema = self._require().schema
         kind = "numerical" if schema.problem_type == "regression" else "categorical"
         return {**schema.columns, str(schema.label): kind}
+
+    @property
+    def rejected_rows(self) -> pd.DataFrame:
+        """Cells that kept rows from being processed in the last call with `on_error="report"`: `position` in the table from
+        0, `index` label, `column`, `reason`. At most 10,000; empty where there were none.
+        """
+        from featherfit.data.rows import no_rejections
+
+        return no_rejections() if self._rejected is None else self._rejected.copy()
+
+    @property
+    def data_report(self) -> DataReport | None:
+        """What the last `fit` found in its rows: leaks, duplicates, conflicting labels, tiny classes and more. It is not
+        saved, so it is None after `load`.
+        """
+        return self._require().data_report
 
     @property
     def class_labels(self) -> np.ndarray | None:

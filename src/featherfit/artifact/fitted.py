@@ -10,6 +10,7 @@ import torch
 from featherfit.adapters.apply import apply_adapters
 from featherfit.checkpoints import Checkpoint
 from featherfit.config.schema import Config
+from featherfit.data.findings import DataReport
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.text import TextProcessor
 from featherfit.data.schema import Schema
@@ -38,6 +39,7 @@ class Fitted:
         decision: How a classifier's logits become probabilities and labels.
         constants: Columns that were not used and had the same value in every training row, with it.
         summary: What training came to, as JSON values.
+        data_report: What was found in the rows it was trained on; not saved.
     """
 
     config: Config
@@ -52,6 +54,7 @@ class Fitted:
     decision: Decision = UNCALIBRATED
     constants: dict[str, str] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
+    data_report: DataReport | None = None
 
     def alone(self) -> Fitted:
         """The same, to be used without the ranks it was trained with; not if they have parts of its weights."""

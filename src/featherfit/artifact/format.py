@@ -13,16 +13,18 @@ from typing import Any
 
 from featherfit.errors import ArtifactError, PathExistsError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""What changed with each: `artifact/versions.py`."""
 CONFIG = "config.json"
 SCHEMA = "schema.json"
 WEIGHTS = "trainable.safetensors"
 METRICS = "metrics.json"
 CARD = "README.md"
+CHECKSUMS = "SHA256SUMS"
 BASE = "base"
 WORK = "training"
 """Folder beside the artifact's files where a fit keeps its states."""
-FILES = (CONFIG, SCHEMA, WEIGHTS, METRICS, CARD, BASE)
+FILES = (CONFIG, SCHEMA, WEIGHTS, METRICS, CARD, CHECKSUMS, BASE)
 LARGE = 1 << 24
 """Bytes from which on a file is read for its checksum only if it may have changed since it was last read."""
 
@@ -79,50 +81,33 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The artifact's `config.json`.
-
-    Raises:
-        ArtifactError: No artifact there, unreadable, or of a format this version does not know.
-    """
-    if not folder.is_dir():
-        raise ArtifactError(f"There is no artifact at {folder}: {'a file' if folder.exists() else 'nothing'} is there.")
-    missing = [name for name in (CONFIG, SCHEMA, WEIGHTS) if not (folder / name).is_file()]
-    if missing:
-        raise ArtifactError(f"{folder} is not a complete artifact. It lacks: {', '.join(missing)}.")
-    config = read_json(folder / CONFIG)
-    version = config.get("format_version") if isinstance(config, dict) else None
-    if not isinstance(version, int):
-        raise ArtifactError(f"{folder / CONFIG} has no format_version, so it was not written by featherfit.")
-    if version > FORMAT_VERSION:
-        raise ArtifactError(
-            f"The artifact at {folder} has format {version}; this featherfit reads up to {FORMAT_VERSION}. Upgrade it: "
-            "pip install -U featherfit."
-        )
-    return config
-
-
-def read_json(path: Path) -> Any:
-    """JSON of one of the artifact's files.
-
-    Raises:
-        ArtifactError: Not readable as JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}.") from None
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Checksums of what an artifact's predictions depend on, by path in `folder`."""
+def write_checksums(folder: Path) -> None:
+    """Writes the checksums of everything predictions depend on, in the form of `sha256sum`, which can check them too."""
     from featherfit.checkpoints.fingerprints import remembered_sha256, sha256
 
-    def digest(part: Path) -> str:
-        return sha256(part) if part.stat().st_size < LARGE else remembered_sha256(part)
+    parts = [*(folder / name for name in (CONFIG, SCHEMA, WEIGHTS, METRICS)), *sorted((folder / BASE).rglob("*"))]
+    lines = [
+        f"{sha256(part) if part.stat().st_size < LARGE else remembered_sha256(part)}  {part.relative_to(folder).as_posix()}\n"
+        for part in parts
+        if part.is_file()
+    ]
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
-    parts = [folder / WEIGHTS, folder / SCHEMA, *sorted((folder / BASE).rglob("*"))]
-    return {part.relative_to(folder).as_posix(): digest(part) for part in parts if part.is_file()}
+
+def parse_checksums(content: bytes, file: Path) -> dict[str, str]:
+    """Digest by path, as `write_checksums` wrote them.
+
+    Raises:
+        ArtifactError: Lines of another form, or a path twice.
+    """
+    try:
+        lines = [line.split("  ", 1) for line in content.decode("utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{file} cannot be read: {error}.") from None
+    found = {line[1]: line[0] for line in lines if len(line) == 2}
+    if len(found) < len(lines):
+        raise ArtifactError(f"{file} is damaged: every line has to be a checksum, two spaces and a file's name.")
+    return found
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """A `Fitted` goes to a folder and comes back from one. Nothing in an artifact is ever executed.
 
+SHA256SUMS             checksums of all below but the card
 config.json            settings, checkpoint name and fingerprint, metrics, library versions
 schema.json            column types, classes, scaling; temperature and threshold
 trainable.safetensors  the parameters that were trained: adapters, biases, head
@@ -10,7 +11,9 @@ base/                  only where the artifact stands alone: encoder config, tok
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,17 +24,29 @@ import torch
 from featherfit.adapters.state import load_trainable_state, save_trainable_state
 from featherfit.artifact import format as files
 from featherfit.artifact.card import model_card
+from featherfit.artifact.expected import check_tensors
 from featherfit.artifact.fitted import Fitted, new_model, outputs_of, prepare
+from featherfit.artifact.opening import Opened, open_artifact
+from featherfit.artifact.standalone import without_foreign
 from featherfit.checkpoints import Checkpoint, resolve_checkpoint
-from featherfit.checkpoints.layout import FAST_TOKENIZER, POOLING, TOKENIZER_SETTINGS, VOCABULARIES
+from featherfit.checkpoints.layout import (
+    CONFIG,
+    FAST_TOKENIZER,
+    POOLING,
+    TOKENIZER_SETTINGS,
+    VOCABULARIES,
+    read_json,
+    write_json,
+)
 from featherfit.checkpoints.resolve import read_checkpoint
 from featherfit.config.dotted import build_config, to_flat
 from featherfit.config.schema import Config
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.text import TextProcessor
 from featherfit.data.schema import Schema
-from featherfit.errors import ArtifactError, FeatherfitError, PathExistsError
-from featherfit.evaluation.decision import UNCALIBRATED, Decision
+from featherfit.errors import ArtifactError, ConfigError, FeatherfitError, PathExistsError, TargetError
+from featherfit.evaluation.decision import Decision
+from featherfit.evaluation.metrics import metric_name
 from featherfit.models.backbone import build_backbone, build_backbone_from_config
 from featherfit.models.build import MultiModalModel, model_size
 from featherfit.models.heads import Head
@@ -40,6 +55,9 @@ from featherfit.startup import collection_paused
 from featherfit.training.device import Device, pick_device
 
 LIBRARIES = ("torch", "transformers", "safetensors")
+
+MOST_WORKERS = 256
+"""Processes for prediction that an artifact may ask for."""
 
 
 def save_artifact(fitted: Fitted, path: str | Path, *, standalone: bool | None = None) -> Path:
@@ -70,9 +88,8 @@ def save_artifact(fitted: Fitted, path: str | Path, *, standalone: bool | None =
         }
         files.write_json(folder / files.SCHEMA, schema)
         files.write_json(folder / files.METRICS, fitted.summary)
-        config = _describe(fitted, standalone)
-        config["files"] = files.digests(folder)
-        files.write_json(folder / files.CONFIG, config)
+        files.write_json(folder / files.CONFIG, _describe(fitted, standalone))
+        files.write_checksums(folder)
         (folder / files.CARD).write_text(model_card(fitted, standalone), encoding="utf-8")
     return target
 
@@ -111,6 +128,9 @@ def _write_base(fitted: Fitted, folder: Path, *, weights: bool) -> None:
         if source.is_file():
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source, folder / name)
+    for name in (CONFIG, *TOKENIZER_SETTINGS):
+        if (folder / name).is_file():
+            write_json(folder / name, without_foreign(read_json(folder / name)))
 
 
 @collection_paused()
@@ -118,51 +138,70 @@ def load_artifact(path: str | Path) -> Fitted:
     """Reads an artifact.
 
     Raises:
-        ArtifactError: Damaged or partial; trained weights that are missing, extra or of another shape.
+        ArtifactError: Damaged, partial or hostile; trained weights that are missing, extra or of another shape.
         CheckpointError: The pretrained weights are not at hand, or not the ones it was trained on.
     """
-    folder = Path(path).expanduser()
-    stored = files.read_config(folder)
-    _check_digests(folder, stored)
+    opened = open_artifact(path)
+    opened.verify()
+    record, schema_file = opened.documents.config, opened.documents.schema_file
+    with _damage(opened.folder, FeatherfitError):
+        config = _with_pooling(build_config(record.settings), record.pooling)
+        label = LabelProcessor.from_json(schema_file.label.model_dump())
+        metrics = (
+            metric_name(record.eval_metric, label.problem_type, "eval_metric"),
+            metric_name(record.validation_metric, label.problem_type, "validation_metric"),
+        )
+    if config.env.num_workers_inference > MOST_WORKERS:
+        raise ArtifactError(
+            f"The artifact at {opened.folder} asks for more than {MOST_WORKERS} processes to predict with."
+        )
+    schema = Schema.from_json(schema_file.schema_.model_dump())
+    # Of an artifact that stands alone third parties' code reads files; what it makes of damaged ones can be any exception.
+    faults = (Exception,) if record.standalone else (ConfigError, TargetError)
+    with _damage(opened.folder, *faults):
+        checkpoint = _checkpoint(opened)
+        outputs = outputs_of(label)
+        check_tensors(config, checkpoint, outputs, opened.weights, opened.base)
+        device = pick_device(config.env, config.model.hf_text.base_precision)
+        model = _model(config, checkpoint, outputs, device)
+        text = TextProcessor.from_checkpoint(checkpoint, schema.text_columns, config.model.hf_text)
+    load_trainable_state(model, _read_weights(opened.folder))
+    decision, constants = Decision.from_json(schema_file.decision.model_dump()), dict(schema_file.constants)
+    return Fitted(
+        config,
+        schema,
+        label,
+        text,
+        checkpoint,
+        model,
+        device,
+        *metrics,
+        decision,
+        constants,
+        dict(opened.documents.summary),
+    )
+
+
+@contextlib.contextmanager
+def _damage(folder: Path, *faults: type[Exception]) -> Iterator[None]:
+    """Errors of these kinds in the block are the artifact's fault."""
     try:
-        config = build_config(stored["settings"])
-        state = files.read_json(folder / files.SCHEMA)
-        schema, label = Schema.from_json(state["schema"]), LabelProcessor.from_json(state["label"])
-        decision = Decision.from_json(state.get("decision") or UNCALIBRATED.to_json())  # older ones have none
-        constants = {name: str(value) for name, value in dict(state.get("constants") or {}).items()}
-        recorded = {key: stored["checkpoint"][key] for key in ("name", "fingerprint", "note")}
-        metrics = str(stored["eval_metric"]), str(stored["validation_metric"])
-        pooling = str(stored["pooling"])
-    except (KeyError, TypeError, ValueError, AttributeError, FeatherfitError) as error:
-        raise ArtifactError(f"The artifact at {folder} is damaged: {type(error).__name__}: {error}.") from None
-    summary = files.read_json(folder / files.METRICS) if (folder / files.METRICS).is_file() else {}
-    checkpoint = _checkpoint(folder, stored, recorded)
-    config = _with_pooling(config, pooling)
-    device = pick_device(config.env, config.model.hf_text.base_precision)
-    model = _model(config, checkpoint, outputs_of(label), device)
-    load_trainable_state(model, _read_weights(folder))
-    text = TextProcessor.from_checkpoint(checkpoint, schema.text_columns, config.model.hf_text)
-    return Fitted(config, schema, label, text, checkpoint, model, device, *metrics, decision, constants, summary)
+        yield
+    except ArtifactError:
+        raise
+    except faults as error:
+        raise ArtifactError(f"The artifact at {folder} is damaged: {type(error).__name__}: {error}") from error
 
 
-def _check_digests(folder: Path, stored: dict[str, Any]) -> None:
-    """Compares with what is there; a recorded name is never opened, so it cannot lead out of the artifact."""
-    found = files.digests(folder)
-    for name, digest in dict(stored.get("files") or {}).items():
-        if name not in found:
-            raise ArtifactError(f"{folder} is not a complete artifact. It lacks: {name}.")
-        if found[name] != digest:
-            raise ArtifactError(f"{folder / name} was changed or damaged: its checksum is not the recorded one.")
-
-
-def _checkpoint(folder: Path, stored: dict[str, Any], recorded: dict[str, Any]) -> Checkpoint:
-    base = folder / files.BASE
-    if not stored.get("standalone"):
-        return resolve_checkpoint(recorded["name"], fingerprint=recorded["fingerprint"])
-    if (base / "model.safetensors").is_file() or (base / "model.safetensors.index.json").is_file():
-        return replace(read_checkpoint(base, name=recorded["name"], source="artifact"), note=recorded["note"])
-    model_config = files.read_json(base / "config.json")
-    return Checkpoint(recorded["name"], base, "artifact", recorded["fingerprint"], model_config, recorded["note"])
+def _checkpoint(opened: Opened) -> Checkpoint:
+    record, base = opened.documents.config.checkpoint, opened.folder / files.BASE
+    if not opened.documents.config.standalone:
+        return resolve_checkpoint(record.name, fingerprint=record.fingerprint)
+    if opened.base:
+        return replace(read_checkpoint(base, name=record.name, source="artifact"), note=record.note)
+    if opened.base_config is None:
+        raise ArtifactError(f"{opened.folder} is not a complete artifact. It lacks: {files.BASE}/{CONFIG}.")
+    return Checkpoint(record.name, base, "artifact", record.fingerprint, opened.base_config, record.note)
 
 
 def _with_pooling(config: Config, pooling: str) -> Config:
@@ -195,19 +234,19 @@ def inspect_artifact(path: str | Path) -> dict[str, Any]:
     Raises:
         ArtifactError: No artifact there, or damaged.
     """
-    folder = Path(path).expanduser()
-    stored = files.read_config(folder)
-    state = files.read_json(folder / files.SCHEMA)
-    sizes = {str(f.relative_to(folder)): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()}
+    opened = open_artifact(path)
+    documents = opened.documents
+    schema, label = documents.schema_file.schema_, documents.schema_file.label
     return {
-        **stored,
-        "path": str(folder),
-        "label": state["schema"]["label"],
-        "problem_type": state["schema"]["problem_type"],
-        "classes": state["label"]["classes"],
-        "columns": state["schema"]["columns"],
-        "decision": state.get("decision") or UNCALIBRATED.to_json(),
-        "metrics": files.read_json(folder / files.METRICS),
-        "bytes": sum(sizes.values()),
-        "sizes": sizes,
+        **documents.config.model_dump(),
+        "path": str(opened.folder),
+        "label": schema.label,
+        "problem_type": schema.problem_type,
+        "classes": label.classes,
+        "columns": schema.columns,
+        "decision": documents.schema_file.decision.model_dump(),
+        "metrics": documents.summary,
+        "bytes": sum(opened.sizes.values()),
+        "sizes": opened.sizes,
+        "files": documents.checksums,
     }

@@ -29,18 +29,21 @@ def inspect(
 
         reporter.show(inspect_artifact(str(artifact)), as_json, f"Artifact {artifact}")
         return
+    from featherfit.data.findings import check_data
     from featherfit.data.load import load_table
     from featherfit.data.schema import infer_schema
 
     frame = load_table(data)
     schema = infer_schema(frame, label)
+    report = check_data(frame, None, schema)
     if as_json:
-        reporter.show({"rows": len(frame), **schema.to_json()}, as_json)
+        reporter.show({"rows": len(frame), **schema.to_json(), "findings": report.to_json()}, as_json)
         return
     rows = [{"column": name, "type": kind, "why": schema.reasons[name]} for name, kind in schema.columns.items()]
     reporter.scores_table(rows, f"{len(frame)} rows of {data}")
     if schema.problem_reason:
         reporter.result(schema.problem_reason)
+    reporter.result(str(report))
 
 
 def checkpoints(as_json: Json = False) -> None:

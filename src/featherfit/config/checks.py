@@ -14,6 +14,8 @@ from featherfit.config.text import read_bytes, read_value
 from featherfit.errors import ConfigError, did_you_mean
 
 LONGEST_SHOWN = 80
+LARGEST = 1 << 64
+"""Bound of whole numbers: labels may be of 64 bits, and nothing here is larger."""
 _SMALLEST_BUDGET = 10**6
 
 
@@ -52,12 +54,16 @@ def refuse(info: KeyInfo, name: str, value: Any) -> NoReturn:
     if reason is not None:
         raise ConfigError(f"{name}={shown(value)} is not in this version: {reason}. Allowed: {info.allowed()}.")
     words = [choice for choice in info.choices or () if isinstance(choice, str) and choice]
-    raise ConfigError(f"{name}={shown(value)}: give {info.allowed()}.{did_you_mean(str(value).lower(), words)}")
+    hint = did_you_mean(value.lower(), words) if isinstance(value, str) else ""
+    raise ConfigError(f"{name}={shown(value)}: give {info.allowed()}.{hint}")
 
 
 def shown(value: Any) -> str:
     """`repr`, cut where it is long."""
-    text = repr(plain(value))
+    try:
+        text = repr(plain(value))
+    except ValueError:  # Python writes no numbers of more digits
+        return f"{type(value).__name__} of thousands of digits"
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
@@ -112,7 +118,7 @@ def _as_kind(kinds: tuple[type, ...], value: Any) -> Any:
     if isinstance(value, bool):
         return _only_if(bool in kinds, value)
     if isinstance(value, int):
-        return int(value) if int in kinds else _only_if(float in kinds, _finite(value))
+        return _only_if(abs(value) < LARGEST, int(value)) if int in kinds else _only_if(float in kinds, _finite(value))
     if isinstance(value, float):
         return _finite(value) if float in kinds else int(_only_if(int in kinds and value.is_integer(), value))
     if isinstance(value, str):

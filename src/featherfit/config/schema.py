@@ -152,7 +152,7 @@ class LoraConfig:
         allowed="one of automm, attention, all-linear, paper, or a list of regular expressions",
     )
     module_filter: list[str] | None = option(None, "Regular expressions that `re.match` the parent module's full name.")
-    r: int = option(8, "Rank of low-rank adapters.", low=1)
+    r: int = option(8, "Rank of low-rank adapters.", low=1, high=65_536)
     alpha: float = option(8.0, "Scale of low-rank adapters: alpha / r (alpha / sqrt(r) for rslora).", above=0)
     dropout: float = option(0.0, "Dropout on the input of low-rank adapters.", low=0, high=0.99)
 

@@ -97,8 +97,8 @@ def null(profile: Profile) -> str | None:
         return "all its values are missing"
     if not profile.complete or profile.rows == 1:
         return None
-    first = profile.values.iloc[0]
-    if isinstance(first, (str, numbers.Number, np.generic)) and bool((profile.values == first).all()):
+    comparable = all(issubclass(kind, (str, numbers.Number, np.generic)) for kind in profile.kinds)  # arrays are not
+    if comparable and bool((profile.values == profile.values.iloc[0]).all()):
         return "every row has the same value"
     return None
 

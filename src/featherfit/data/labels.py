@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from featherfit.data.messages import count, some
+from featherfit.data.processors.cells import is_unicode
 from featherfit.errors import DataError, did_you_mean
 
 LabelKind = Literal["text", "boolean", "integer", "float"]
@@ -41,7 +42,7 @@ def read_labels(column: pd.Series) -> Labels:
     values = column[~absent].tolist()
     kinds: dict[LabelKind, Any] = {}
     for cls, example in {type(value): value for value in values}.items():
-        kind = _kind(cls)
+        kind = kind_of(cls)
         if kind is None:
             raise DataError(
                 f"Label column {column.name!r} holds {cls.__name__} values, for example {example!r}. "
@@ -57,6 +58,12 @@ def read_labels(column: pd.Series) -> Labels:
             f"Label column {column.name!r} mixes types: {examples}. Make them one type, for example with .astype(str)."
         )
     common: LabelKind = next(iter(kinds), "text")
+    if common == "text" and not all(map(is_unicode, set(values))):
+        rows = [label for label, value in zip(column.index[~absent], values, strict=True) if not is_unicode(value)]
+        raise DataError(
+            f"Label column {column.name!r} has half of a surrogate pair, which is no text, in {count(len(rows), 'row')} "
+            f"(index {some(rows)}). Correct these labels."
+        )
     plain = _PLAIN[common]
     return Labels([plain(value) for value in values], common, column.index[~absent], column.index[absent])
 
@@ -64,7 +71,8 @@ def read_labels(column: pd.Series) -> Labels:
 _PLAIN: dict[LabelKind, type] = {"text": str, "boolean": bool, "integer": int, "float": float}
 
 
-def _kind(cls: type) -> LabelKind | None:
+def kind_of(cls: type) -> LabelKind | None:
+    """What values of this type are as labels; None for those that cannot be labels."""
     if issubclass(cls, str):
         return "text"
     if issubclass(cls, (bool, np.bool_)):

@@ -16,10 +16,20 @@ import pandas as pd
 from featherfit.artifact.fitted import Fitted
 from featherfit.data.chunks import TableFile, open_table
 from featherfit.data.messages import raise_all, some
-from featherfit.data.processors.text import column_texts
+from featherfit.data.processors.cells import column_texts
+from featherfit.data.rows import (
+    MOST_LISTED,
+    Screened,
+    all_rows,
+    check_on_error,
+    no_rejections,
+    screen,
+    warn_of_rejections,
+)
 from featherfit.data.write import check_target, check_types, written_table
 from featherfit.errors import ConfigError, DataError, did_you_mean
 from featherfit.inference.predict import Progress, labels_of, outputs, table_rows
+from featherfit.inference.tables import as_series
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,11 +46,13 @@ class PredictedFile:
         path: The file written.
         rows: Rows in it.
         computed: Rows that went through the model; the others repeat a recent one.
+        rejected: Rows that could not be processed and have no result.
     """
 
     path: Path
     rows: int
     computed: int
+    rejected: int = 0
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -56,19 +68,24 @@ def predict_file(
     chunk_rows: int = 20_000,
     overwrite: bool = False,
     progress: Callable[[int], AbstractContextManager[Progress]],
-) -> PredictedFile:
+    on_error: str = "raise",
+) -> tuple[PredictedFile, pd.DataFrame]:
     """Predicts a file chunk by chunk.
 
     Args:
         fitted: The predictor.
-        source, target, proba, keep_columns, chunk_rows, overwrite: As for `MultiModalPredictor.predict_file`.
+        source, target, proba, keep_columns, chunk_rows, overwrite, on_error: As for `MultiModalPredictor.predict_file`.
         progress: Given the number of rows, a context whose value is called with the number of rows just done.
+
+    Returns:
+        What became of it, and the list of rows that were set aside (see `data/rows.py`).
 
     Raises:
         ConfigError: Arguments that do not fit the predictor or the paths.
         PathExistsError: `target` exists.
         DataError: A file or rows that cannot be used; no target is written.
     """
+    check_on_error(on_error)
     target = Path(target).expanduser()
     ending = check_target(source, target, overwrite=overwrite)
     kept = [keep_columns] if isinstance(keep_columns, str) else list(keep_columns)
@@ -79,13 +96,19 @@ def predict_file(
     _check_columns(table, texts, kept)
     types = {**{name: table.types[name] for name in kept}, **result_types}
     check_types(types, ending)
-    results, rows = RecentResults(fitted, REMEMBERED), 0
+    results, rows, set_aside = RecentResults(fitted, REMEMBERED), 0, 0
+    rejected: list[pd.DataFrame] = []
     with progress(table.rows) as advance, written_table(target, types, overwrite=overwrite) as write:
         for frame in table.chunks(list(dict.fromkeys([*kept, *texts]))):
-            logits = results.logits(frame, advance)
-            write(pd.concat([frame[kept], _result_frame(fitted, logits, proba, frame.index)], axis=1))
-            rows += len(frame)
-    return PredictedFile(target, rows, results.computed)
+            chunk = screen(frame, texts) if on_error == "report" else all_rows(frame)
+            logits = results.logits(chunk.frame, advance)
+            write(pd.concat([frame[kept], _result_frame(fitted, logits, proba, chunk)], axis=1))
+            if chunk.set_aside and sum(map(len, rejected)) < MOST_LISTED:
+                rejected.append(chunk.rejected.assign(position=chunk.rejected["index"]))
+            rows, set_aside = rows + len(frame), set_aside + chunk.set_aside
+    warn_of_rejections(set_aside, rows)
+    listed = pd.concat(rejected, ignore_index=True) if rejected else no_rejections()
+    return PredictedFile(target, rows, results.computed, set_aside), listed[:MOST_LISTED]
 
 
 class RecentResults:
@@ -148,12 +171,15 @@ def _result_types(fitted: Fitted, proba: bool) -> dict[str, pa.DataType]:
     return {name: label_type, **({f"proba_{label}": pa.float32() for label in classes.tolist()} if proba else {})}
 
 
-def _result_frame(fitted: Fitted, logits: np.ndarray, proba: bool, index: pd.Index) -> pd.DataFrame:
-    frame = pd.DataFrame({str(fitted.schema.label): labels_of(fitted, logits)}, index=index)
+def _result_frame(fitted: Fitted, logits: np.ndarray, proba: bool, rows: Screened) -> pd.DataFrame:
+    """Results at all rows of a chunk; those set aside have none."""
+    name, table = str(fitted.schema.label), rows.table
+    frame = as_series(rows.spread(labels_of(fitted, logits)), table, name).to_frame()
     if not proba:
         return frame
     names = [f"proba_{label}" for label in fitted.label.classes.tolist()]
-    return pd.concat([frame, pd.DataFrame(fitted.decision.probabilities(logits), index=index, columns=names)], axis=1)
+    spread = rows.spread(fitted.decision.probabilities(logits))
+    return pd.concat([frame, pd.DataFrame(spread, index=table.index, columns=names)], axis=1)
 
 
 def _check_request(fitted: Fitted, kept: list[str], results: list[str], proba: bool, chunk_rows: Any) -> None:

@@ -15,9 +15,18 @@ def wants_pandas(data: Any, as_pandas: bool | None) -> bool:
     return isinstance(data, pd.DataFrame) if as_pandas is None else as_pandas
 
 
+NULLABLE = {int: "Int64", bool: "boolean"}
+"""The pandas dtype that has room for missing values, by Python type."""
+
+
 def as_series(values: np.ndarray, frame: pd.DataFrame, name: str | None) -> pd.Series:
-    """One value per row of `frame`, under its index."""
-    return pd.Series(values, index=frame.index, name=name)
+    """One value per row of `frame`, under its index; whole numbers and truth values stay so where some are missing."""
+    series = pd.Series(values, index=frame.index, name=name)
+    if values.dtype != object:
+        return series
+    kinds = {type(value) for value in values.tolist()} - {type(None)}
+    dtype = NULLABLE.get(next(iter(kinds))) if len(kinds) == 1 else None
+    return series if dtype is None else series.astype(dtype)
 
 
 def probability_table(

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 READ_AT_ONCE = 1 << 26
 """Bytes of a file that lie in memory while they are converted."""
 
+_OURS = ("attn_implementation", "_attn_implementation", "experts_implementation")
+"""Choices that a checkpoint has no say in: they may name kernels on the hub, which would be fetched and run."""
+
 _STORED_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -198,6 +201,8 @@ def _read_config(config: dict[str, Any]) -> Any:
             f"The model's config.json says `model_type` {model_type!r}, which transformers {transformers.__version__} "
             f"does not know. Models that bring their own code are not run. {KNOWN_TYPES}"
         )
+    for choice in _OURS:
+        settings.pop(choice, None)
     parsed = transformers.AutoConfig.for_model(model_type, **settings)
     if hasattr(parsed, "use_cache"):
         parsed.use_cache = False  # a cache of keys and values is of use in generation only

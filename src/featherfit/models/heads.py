@@ -21,8 +21,10 @@ class Head(nn.Module):
             seed: Seed of the initial weight; torch's global generator is neither read nor advanced.
         """
         super().__init__()
-        self.linear = nn.utils.skip_init(nn.Linear, in_dim, outputs, dtype=torch.float32)
-        with torch.device("cpu"):
+        self.linear = nn.utils.skip_init(
+            nn.Linear, in_dim, outputs, dtype=torch.float32, device=torch.get_default_device()
+        )
+        with torch.device("meta" if self.linear.weight.is_meta else "cpu"):
             start = torch.empty(outputs, in_dim)
             nn.init.xavier_uniform_(start, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():

@@ -75,7 +75,10 @@ class Device:
             longest: Tokens of a row of full length.
             training: Whether a backward pass follows.
         """
-        tokens, most = max(1, round(rows * longest)), CPU_TRAINING_TOKENS if training else self.most_tokens
+        tokens, most = (
+            max(1, round(min(rows * longest, 1 << 62))),
+            CPU_TRAINING_TOKENS if training else self.most_tokens,
+        )
         tokens = min(tokens, most) if self.place.type == "cpu" else tokens
         return tokens if self.budget_tokens is None else min(tokens, self.budget_tokens)
 

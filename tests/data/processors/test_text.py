@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from featherfit.config.schema import HfTextConfig
-from featherfit.data.processors.text import TextProcessor, column_texts, trimmed_lengths
+from featherfit.data.processors.cells import column_texts
+from featherfit.data.processors.text import TextProcessor, trimmed_lengths
 from featherfit.errors import CheckpointError, ConfigError, DataError
 
 CLS, SEP = 101, 102

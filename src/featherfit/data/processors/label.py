@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from featherfit.data.labels import Labels, as_numbers, missing_problem, read_labels, unknown_pos_label
+from featherfit.data.labels import Labels, as_numbers, kind_of, missing_problem, read_labels, unknown_pos_label
 from featherfit.data.messages import count, some
 from featherfit.data.problem_type import contradiction
 from featherfit.errors import ConfigError, DataError
@@ -111,6 +111,30 @@ class LabelProcessor:
             raise DataError(self._unknown(str(column.name), labels, ids < 0))
         return ids
 
+    def unusable(self, column: pd.Series) -> dict[int, str]:
+        """What is wrong with the labels that `encode` refuses, by position."""
+        kinds = Counter(_kind_or_number(value) for value in column[column.notna()].tolist())
+        known = {_kind_or_number(label) for label in self.classes.tolist()} or {
+            kind
+            for kind, _ in kinds.most_common(1)  # numbers may be written as text, but all of them or none
+        }
+        found = {}
+        for position, (value, absent) in enumerate(zip(column.tolist(), column.isna(), strict=True)):
+            kind = kind_of(type(value))
+            if absent:
+                found[position] = "no label"
+            elif kind is None:
+                found[position] = f"{type(value).__name__} is no label"
+            elif _kind_or_number(value) not in known:
+                found[position] = f"{str(value)[:60]!r} is a label of another type"
+            elif self.problem_type == "regression":
+                number = as_numbers(Labels([value], kind, column.index[:1], column.index[:0]))[0]
+                if not np.isfinite(number):
+                    found[position] = f"{str(value)[:60]!r} is not a finite number"
+            elif value not in self._ids:
+                found[position] = f"label {str(value)[:60]!r}, which training has not seen"
+        return found
+
     def _unknown(self, name: str, labels: Labels, unknown: np.ndarray) -> str:
         counts = Counter(value for value, bad in zip(labels.values, unknown, strict=True) if bad)
         listed = ", ".join(f"{value!r} ({count(times, 'row')})" for value, times in counts.most_common())
@@ -146,6 +170,12 @@ class LabelProcessor:
         """What `to_json` gave."""
         classes = np.array(state["classes"], dtype=state["dtype"])
         return cls(state["problem_type"], classes, state["center"], state["scale"])
+
+
+def _kind_or_number(value: Any) -> str | None:
+    """What a label is, whole numbers and fractions alike."""
+    kind = kind_of(type(value))
+    return "number" if kind in ("integer", "float") else kind
 
 
 def _complete(column: pd.Series) -> Labels:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import numbers
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import pandas as pd
 from featherfit.checkpoints.families import family_of
 from featherfit.config.schema import HfTextConfig
 from featherfit.data.messages import some
+from featherfit.data.processors.cells import column_texts
 from featherfit.data.processors.tokens import TokenLists, encode
 from featherfit.data.token_cache import encode_once
 from featherfit.errors import CheckpointError, ConfigError, DataError
@@ -54,12 +54,14 @@ class TokenizedRows:
         segments: The segment of each token, likewise; None where the model has no segments.
         lengths: Tokens per row, (rows,) int64.
         truncated: Rows that were too long and lost tokens.
+        lost: How many tokens they lost together.
     """
 
     ids: Sequence[np.ndarray]
     segments: Sequence[np.ndarray] | None
     lengths: np.ndarray
     truncated: int
+    lost: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -199,19 +201,20 @@ class TextProcessor:
         ids = tokens.framed(self.prefix, self.suffix, self.budget).take(rows)
         # All of a single column is of segment 0.
         segments = TokenLists(np.zeros_like(ids.flat), ids.starts, ids.lengths) if self.segment_num > 1 else None
-        cut = 0 if self.budget is None else int((tokens.lengths[rows] > self.budget).sum())
-        return TokenizedRows(ids, segments, ids.lengths, cut)
+        over = np.zeros(1) if self.budget is None else np.maximum(tokens.lengths[rows] - self.budget, 0)
+        return TokenizedRows(ids, segments, ids.lengths, int((over > 0).sum()), int(over.sum()))
 
     def _joined(self, fields: list[tuple[TokenLists, np.ndarray]]) -> TokenizedRows:
         """Rows of several columns."""
-        ids, segments, truncated = [], [], 0
+        ids, segments, truncated, lost = [], [], 0, 0
         for row in zip(*(tokens.take(rows) for tokens, rows in fields), strict=True):
             row_ids, row_segments, cut = self._join(row)
             ids.append(row_ids)
             segments.append(row_segments)
-            truncated += cut
+            if cut and self.budget is not None:
+                truncated, lost = truncated + 1, lost + sum(map(len, row)) - self.budget
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-        return TokenizedRows(ids, segments if self.segment_num > 1 else None, lengths, truncated)
+        return TokenizedRows(ids, segments if self.segment_num > 1 else None, lengths, truncated, lost)
 
     def _joiner(self, insert_sep: bool) -> np.ndarray:
         if not insert_sep or len(self.columns) == 1:
@@ -282,30 +285,6 @@ def _read(folder: Path, auto_class: str) -> Any:
         )
     except (OSError, ValueError, ImportError, json.JSONDecodeError) as error:
         raise CheckpointError(f"The tokenizer in {str(folder)!r} cannot be read: {error}") from error
-
-
-def column_texts(column: pd.Series) -> list[str]:
-    """The column as strings: "" where missing, numbers written out (2.0 as "2", whatever dtype its neighbours force).
-
-    Raises:
-        DataError: A value that is neither text nor a number; the message names its row.
-    """
-    texts = []
-    for label, value, absent in zip(column.index, column.tolist(), column.isna(), strict=True):
-        if isinstance(value, str):
-            texts.append(str(value))
-        elif absent:
-            texts.append("")
-        elif isinstance(value, float) and value.is_integer():
-            texts.append(str(int(value)))
-        elif isinstance(value, (numbers.Number, np.bool_)):
-            texts.append(str(value))
-        else:
-            raise DataError(
-                f"Row {some([label])}, column {column.name!r}: {type(value).__name__} is neither text nor a number. "
-                f"Convert the column first, for example with frame[{column.name!r}].map(str)."
-            )
-    return texts
 
 
 def trimmed_lengths(lengths: Sequence[int], budget: int) -> list[int]:

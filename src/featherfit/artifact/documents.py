@@ -1,0 +1,178 @@
+"""The JSON of an artifact goes in; records with checked types and ranges come out, or one `ArtifactError` with every mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError, model_validator
+
+from featherfit.errors import ArtifactError
+from featherfit.types import ColumnType, PoolingMode, ProblemType
+
+_STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+_DTYPES = (
+    "object",
+    "bool",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    "float16",
+    "float32",
+    "float64",
+)
+MOST_SHOWN = 8
+"""Mistakes that a message lists."""
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class CheckpointRecord(BaseModel):
+    """The pretrained weights an artifact stands on."""
+
+    model_config = _STRICT
+    name: str
+    fingerprint: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    source: str
+    note: str | None
+
+
+class ParametersRecord(BaseModel):
+    """How large the model is."""
+
+    model_config = _STRICT
+    total: Count
+    trainable: Count
+    megabytes: FiniteFloat
+
+
+class ConfigRecord(BaseModel):
+    """`config.json`; `settings` are checked by `build_config`."""
+
+    model_config = _STRICT
+    format_version: int
+    featherfit: str
+    libraries: dict[str, str]
+    standalone: bool
+    checkpoint: CheckpointRecord
+    pooling: PoolingMode
+    eval_metric: str
+    validation_metric: str
+    parameters: ParametersRecord
+    settings: dict[str, JsonValue]
+
+
+class SchemaRecord(BaseModel):
+    """The `schema` of `schema.json`, as `Schema.to_json` gives it."""
+
+    model_config = _STRICT
+    columns: dict[str, ColumnType]
+    reasons: dict[str, str]
+    label: str
+    problem_type: ProblemType
+    problem_reason: str
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> SchemaRecord:
+        if "text" not in self.columns.values():
+            raise ValueError("no column is text")
+        if self.label in self.columns:
+            raise ValueError(f"the label {self.label!r} is among the features")
+        return self
+
+
+class LabelRecord(BaseModel):
+    """The `label` of `schema.json`, as `LabelProcessor.to_json` gives it."""
+
+    model_config = _STRICT
+    problem_type: ProblemType
+    classes: list[bool | int | FiniteFloat | str]
+    dtype: str
+    center: FiniteFloat
+    scale: Annotated[FiniteFloat, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> LabelRecord:
+        number = len(self.classes)
+        fewest, most = {"binary": (2, 2), "multiclass": (2, number), "regression": (0, 0)}[self.problem_type]
+        if not fewest <= number <= most:
+            raise ValueError(f"{number} classes are not those of a {self.problem_type} problem")
+        if len({(type(label), label) for label in self.classes}) < number or len({type(x) for x in self.classes}) > 1:
+            raise ValueError("classes have to be of one type and each there once")
+        if self.dtype not in _DTYPES or not _survives(self.classes, self.dtype):
+            raise ValueError(f"classes do not have the dtype {self.dtype!r}")
+        return self
+
+
+class DecisionRecord(BaseModel):
+    """The `decision` of `schema.json`, as `Decision.to_json` gives it."""
+
+    model_config = _STRICT
+    temperature: Annotated[FiniteFloat, Field(gt=0)]
+    threshold: Annotated[FiniteFloat, Field(ge=0, le=1)]
+
+
+class SchemaFile(BaseModel):
+    """`schema.json`."""
+
+    model_config = _STRICT
+    schema_: Annotated[SchemaRecord, Field(alias="schema")]
+    label: LabelRecord
+    decision: DecisionRecord
+    constants: dict[str, str]
+
+    @model_validator(mode="after")
+    def _agree(self) -> SchemaFile:
+        if self.schema_.problem_type != self.label.problem_type:
+            raise ValueError("schema and label are of different problem types")
+        return self
+
+
+class Documents(BaseModel):
+    """All JSON of an artifact at the present format.
+
+    Attributes:
+        config: Settings, checkpoint, metrics.
+        schema_file: Columns and label.
+        summary: What training came to.
+        checksums: sha256 of every file that predictions depend on, by its path in the artifact.
+    """
+
+    model_config = _STRICT
+    config: ConfigRecord
+    schema_file: SchemaFile
+    summary: dict[str, JsonValue]
+    checksums: dict[str, Digest]
+
+
+def read_documents(state: dict[str, Any], folder: Path) -> Documents:
+    """The records of an artifact's JSON.
+
+    Args:
+        state: By attribute of `Documents`, at the present format.
+        folder: Where it is from, for messages.
+
+    Raises:
+        ArtifactError: Anything missing, unknown, of another type or out of range.
+    """
+    try:
+        return Documents.model_validate(state)
+    except ValidationError as error:
+        problems = [_told(problem) for problem in error.errors(include_url=False, include_input=False)]
+    more = f" and {len(problems) - MOST_SHOWN} more" if len(problems) > MOST_SHOWN else ""
+    raise ArtifactError(f"The artifact at {folder} is damaged: {'; '.join(problems[:MOST_SHOWN])}{more}.")
+
+
+def _told(problem: Any) -> str:
+    place = ".".join(str(part)[:80] for part in problem["loc"])
+    return f"{place}: {problem['msg']}"
+
+
+def _survives(classes: list[Any], dtype: str) -> bool:
+    """Whether the classes are the same after a way through an array of this type."""
+    try:
+        array = np.array(classes, dtype=dtype)
+    except (ValueError, OverflowError, TypeError):
+        return False
+    back = array.tolist()
+    return array.ndim == 1 and back == classes and list(map(type, back)) == list(map(type, classes))

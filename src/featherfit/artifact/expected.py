@@ -1,0 +1,86 @@
+"""Settings and an encoder's config go in; whether an artifact's tensors are those of that model comes out, before any is allocated.
+
+The model is built on the meta device, where parameters have shapes and no memory. What still could grow is the number of modules
+itself, so that is bounded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from featherfit.adapters.apply import apply_adapters
+from featherfit.adapters.state import check_shapes
+from featherfit.artifact.headers import TensorInfo
+from featherfit.checkpoints import Checkpoint
+from featherfit.config.schema import Config
+from featherfit.errors import ArtifactError
+from featherfit.models.backbone import build_backbone_from_config
+from featherfit.models.build import MultiModalModel
+from featherfit.models.heads import Head
+from featherfit.models.text import TextEncoder
+
+MOST_MODULES = 20_000
+"""In an encoder; one of 126 layers and 400 billion parameters has 2,000."""
+
+
+def check_tensors(
+    config: Config, checkpoint: Checkpoint, outputs: int, weights: dict[str, TensorInfo], base: dict[str, TensorInfo]
+) -> None:
+    """Compares an artifact's tensors with the model they are to be put into.
+
+    Args:
+        config: All settings.
+        checkpoint: Its config is read.
+        outputs: Width of the head.
+        weights: Tensors that were trained.
+        base: Tensors of the encoder inside the artifact; empty if there is none.
+
+    Raises:
+        ArtifactError: Tensors are missing, unknown, of another shape or type, or too few for the encoder.
+        FeatherfitError: A config or settings of which no model can be built.
+    """
+    with _nothing_allocated():
+        encoder = TextEncoder(
+            build_backbone_from_config(checkpoint.config, device="meta"), pooling=config.model.hf_text.pooling_mode
+        )
+        with torch.device("meta"):
+            head = Head(encoder.out_dim, outputs, seed=0)
+        size = sum(parameter.numel() for parameter in encoder.parameters())
+        model = MultiModalModel(encoder, head)
+        apply_adapters(model, config.optim, seed=0)
+    held = sum(tensor.numbers for tensor in base.values())
+    if base and size > held:
+        raise ArtifactError(
+            f"The encoder in the artifact has {held:,} numbers, but its config.json speaks of {size:,}."
+        )
+    own = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
+    check_shapes(own, {name: tensor.shape for name, tensor in weights.items()})
+    odd = sorted(name for name, tensor in weights.items() if tensor.dtype != "F32")
+    if odd:
+        raise ArtifactError(f"The trained weights have to be float32; {odd[0]} and {len(odd) - 1} more are not.")
+
+
+@contextlib.contextmanager
+def _nothing_allocated() -> Iterator[None]:
+    """A block in which a model may be built on the meta device: no warnings, no random numbers used up, no endless models."""
+    count = iter(range(MOST_MODULES))
+
+    def one_more(*_: Any) -> None:
+        if next(count, None) is None:
+            raise ArtifactError(f"The encoder's config.json speaks of more than {MOST_MODULES:,} modules.")
+
+    handle = nn.modules.module.register_module_module_registration_hook(one_more)
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")
+            yield
+    except RuntimeError as error:  # torch's, for sizes that no tensor can have
+        raise ArtifactError(f"The artifact's settings and config describe no model there could be: {error}") from error
+    finally:
+        handle.remove()

@@ -1,0 +1,57 @@
+"""The JSON of an artifact of an earlier format goes in; the same at the present format comes out.
+
+| format | what it was |
+|---|---|
+| 1 | checksums stood in config.json under `files`, which covered neither config.json nor metrics.json; logits were read as they come |
+| 2 | checksums stand in SHA256SUMS and cover all that predictions depend on; schema.json has `decision` and `constants` |
+
+To change the format: raise `FORMAT_VERSION`, and add to `UPGRADES` what brings the format before to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from featherfit.artifact.format import CONFIG, FORMAT_VERSION, METRICS
+from featherfit.errors import ArtifactError
+from featherfit.evaluation.decision import UNCALIBRATED
+
+State = dict[str, Any]
+"""`config`, `schema_file`, `summary` and `checksums` as they were read, unchecked but for being objects, and `found`: the
+checksums of what was read."""
+
+
+def _from_1(state: State) -> State:
+    config = dict(state["config"])
+    recorded = config.pop("files", {})
+    # Nothing vouches for these two files in format 1, so what is there is taken.
+    unrecorded = {name: state["found"][name] for name in (CONFIG, METRICS) if name in state["found"]}
+    checksums = {**recorded, **unrecorded} if isinstance(recorded, dict) else recorded
+    schema_file = {"decision": UNCALIBRATED.to_json(), "constants": {}, **state["schema_file"]}
+    config["format_version"] = 2
+    return {**state, "config": config, "schema_file": schema_file, "checksums": checksums}
+
+
+UPGRADES: dict[int, Callable[[State], State]] = {1: _from_1}
+"""By the format they take; what they return is of the next."""
+
+
+def upgraded(state: State, folder: Path) -> State:
+    """The same at `FORMAT_VERSION`.
+
+    Raises:
+        ArtifactError: Not written by featherfit, or by a newer one.
+    """
+    version = state["config"].get("format_version")
+    if type(version) is not int or version < 1:
+        raise ArtifactError(f"{folder / CONFIG} has no format_version, so it was not written by featherfit.")
+    if version > FORMAT_VERSION:
+        raise ArtifactError(
+            f"The artifact at {folder} has format {version}; this featherfit reads up to {FORMAT_VERSION}. Upgrade it: "
+            "pip install -U featherfit."
+        )
+    for earlier in range(version, FORMAT_VERSION):
+        state = UPGRADES[earlier](state)
+    return state

@@ -1,0 +1,278 @@
+"""Training and validation rows go in; what their owner may want to know before training comes out, as a `DataReport`.
+
+Nothing here changes a row or stops a fit. All checks are linear in the number of rows and look at no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from featherfit.data.messages import count, some
+from featherfit.data.processors.cells import column_texts
+from featherfit.data.schema import Schema
+from featherfit.data.scripts import script_shares
+
+Severity = Literal["warning", "note"]
+
+TELLS = 0.99
+"""Share of the rows whose label a column tells, from which on it is called leakage."""
+
+NAMED = 0.9
+"""Share of the texts that name their own class and no other, from which on that is called leakage."""
+
+FEW_ROWS = 10
+"""Rows below which a class is tiny."""
+
+LOPSIDED = 0.95
+"""Share of the largest class above which metrics such as accuracy say little."""
+
+NEW_SCRIPT = 0.05
+"""Share of the validation letters that a script absent from training has to have to be told of."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about the data.
+
+    Attributes:
+        kind: A word for programs: `leakage`, `conflicts`, `overlap`, `duplicates`, `tiny_classes`, `lopsided`,
+            `not_validated`, `empty`, `constant`, `too_long`, `scripts` or `new_script`.
+        severity: `warning` for what is likely a mistake, `note` for what is worth knowing.
+        message: One sentence or two.
+        count: How many rows, classes or columns it is about.
+    """
+
+    kind: str
+    severity: Severity
+    message: str
+    count: int
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What was found; warnings first.
+
+    Attributes:
+        findings: One record each.
+    """
+
+    findings: tuple[Finding, ...] = ()
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(sorted(self.findings, key=lambda finding: finding.severity != "warning"))
+
+    def __str__(self) -> str:
+        return "\n".join(f"{finding.severity}: {finding.message}" for finding in self) or "Nothing odd was found."
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The findings as JSON values."""
+        return [asdict(finding) for finding in self]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The findings as a table."""
+        return pd.DataFrame(self.to_json(), columns=["kind", "severity", "message", "count"])
+
+    def with_lengths(self, rows: int, truncated: int, lost: int, limit: int | None) -> DataReport:
+        """The same, and what was cut off the training texts.
+
+        Args:
+            rows: Training rows.
+            truncated: Rows that are longer than `limit` tokens.
+            lost: Tokens cut off them together.
+            limit: Most tokens of a row.
+        """
+        if not truncated:
+            return self
+        message = (
+            f"{truncated} of {rows} training rows are longer than {limit} tokens and lose {lost} tokens together. "
+            "model.hf_text.max_text_len sets the limit, up to the checkpoint's own."
+        )
+        severity: Severity = "warning" if truncated > rows / 10 else "note"
+        return replace(self, findings=(*self.findings, Finding("too_long", severity, message, truncated)))
+
+
+def check_data(train: pd.DataFrame, tuning: pd.DataFrame | None, schema: Schema) -> DataReport:
+    """Looks for what commonly goes wrong with data.
+
+    Args:
+        train: Rows to train on.
+        tuning: Rows to validate on; None if there are none yet.
+        schema: Names text columns and label.
+
+    Raises:
+        DataError: Cells that are neither text nor numbers.
+    """
+    texts = _texts(train, schema.text_columns)
+    codes, distinct = pd.factorize(np.array(texts, dtype=object))
+    found = [*_texts_found(texts, codes, len(distinct)), *_constant(schema)]
+    labels = None
+    if schema.label is not None:
+        labels, names = pd.factorize(train[schema.label])
+        if schema.problem_type == "regression":
+            found += _conflicts(codes, labels, "numbers")
+        else:
+            found += [
+                *_classes_found(labels, names),
+                *_conflicts(codes, labels, "labels"),
+                *_named(texts, labels, names),
+            ]
+        found += _leaks(train, schema, labels)
+    if tuning is not None:
+        held = _texts(tuning, schema.text_columns)
+        found += [*_overlap(pd.Index(distinct, dtype=object), held), *_new_scripts(texts, held)]
+        if labels is not None and schema.problem_type != "regression" and schema.label in tuning.columns:
+            found += _not_validated(names, tuning[schema.label])
+    return DataReport(tuple(found))
+
+
+def _texts(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Each row's texts as one string that no other row's texts make."""
+    fields = [column_texts(frame[column]) for column in columns]
+    return fields[0] if len(fields) == 1 else ["\x1f".join(row) for row in zip(*fields, strict=True)]
+
+
+def _texts_found(texts: list[str], codes: np.ndarray, distinct: int) -> Iterator[Finding]:
+    empty = sum(not text.strip("\x1f \t\n") for text in texts)
+    if empty:
+        severity: Severity = "warning" if empty > len(texts) / 10 else "note"
+        yield Finding(
+            "empty", severity, f"{count(empty, 'training row')} of {len(texts)} {_has(empty)} no text.", empty
+        )
+    again = len(codes) - distinct - max(0, empty - 1)
+    if again > 0:
+        yield Finding(
+            "duplicates",
+            "note",
+            f"{count(again, 'training row')} of {len(texts)} {_has(again)} the text of an earlier one.",
+            again,
+        )
+    shares = {name: share for name, share in script_shares(texts).items() if share >= 0.001}
+    if shares:
+        listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+        yield Finding("scripts", "note", f"Scripts of the training texts: {listed}.", len(shares))
+
+
+def _constant(schema: Schema) -> Iterator[Finding]:
+    names = [name for name, kind in schema.columns.items() if kind == "null"]
+    if names:
+        message = f"{count(len(names), 'column')} tell nothing: {' '.join(schema.reasons[name] for name in names[:5])}"
+        yield Finding("constant", "note", message.replace("1 column tell ", "1 column tells "), len(names))
+
+
+def _classes_found(labels: np.ndarray, names: Any) -> Iterator[Finding]:
+    sizes = np.bincount(labels[labels >= 0], minlength=len(names))
+    tiny = np.flatnonzero(sizes < FEW_ROWS)
+    if len(tiny):
+        listed = some((names[place] for place in tiny), 8)
+        message = f"{count(len(tiny), 'class')} {_has(len(tiny))} fewer than {FEW_ROWS} training rows: {listed}."
+        yield Finding("tiny_classes", "warning", message, len(tiny))
+    share = sizes.max(initial=0) / max(1, sizes.sum())
+    if share > LOPSIDED:
+        message = (
+            f"{share:.1%} of the training rows are of one class ({some([names[int(sizes.argmax())]])}). Score by roc_auc or f1 "
+            "rather than accuracy; optim.class_weights=balanced weighs the others up."
+        )
+        yield Finding("lopsided", "warning", message, int(sizes.max()))
+
+
+def _conflicts(codes: np.ndarray, labels: np.ndarray, what: str) -> Iterator[Finding]:
+    """Rows whose text has another label elsewhere."""
+    if not len(codes):
+        return
+    width = int(labels.max()) + 2
+    pairs = np.unique(codes.astype(np.int64) * width + labels + 1)
+    rows = int((np.bincount(pairs // width)[codes] > 1).sum())
+    if rows:
+        yield Finding(
+            "conflicts", "warning", f"{rows} training rows have a text that other rows give other {what}.", rows
+        )
+
+
+def _named(texts: list[str], labels: np.ndarray, names: Any) -> Iterator[Finding]:
+    """Texts that name their class."""
+    words = [str(name).casefold() for name in names]
+    if len(words) > 20 or not texts or any(len(word) < 3 or not any(map(str.isalpha, word)) for word in words):
+        return
+    telling = 0
+    for text, label in zip(texts, labels.tolist(), strict=True):
+        lower = text.casefold()
+        telling += [place for place, word in enumerate(words) if word in lower] == [label]
+    if telling >= NAMED * len(texts):
+        message = f"{telling} of {len(texts)} training texts name their own class and no other. Is the label part of the text?"
+        yield Finding("leakage", "warning", message, telling)
+
+
+def _leaks(train: pd.DataFrame, schema: Schema, labels: np.ndarray) -> Iterator[Finding]:
+    """Columns, or first and last words of them, that decide the label."""
+    for name, kind in schema.columns.items():
+        codes = _codes(train[name])
+        if codes is not None and _tells(codes, labels):
+            used = "Is it known when predicting?" if kind == "text" else "It is not used."
+            severity: Severity = "warning" if kind == "text" else "note"
+            yield Finding("leakage", severity, f"Column {name!r} decides the label. {used}", len(labels))
+        elif kind == "text":
+            yield from _telling_words(name, column_texts(train[name]), labels)
+
+
+def _telling_words(name: str, texts: list[str], labels: np.ndarray) -> Iterator[Finding]:
+    if not all(text.strip() for text in texts):
+        return
+    firsts, lasts = [text.split(None, 1)[0] for text in texts], [text.rsplit(None, 1)[-1] for text in texts]
+    for which, words in (("first", firsts), ("last", lasts)):
+        if _tells(pd.factorize(np.array(words, dtype=object))[0], labels, share=0.05):
+            message = f"The {which} word of column {name!r} decides the label. Is that meant?"
+            yield Finding("leakage", "warning", message, len(labels))
+
+
+def _codes(column: pd.Series) -> np.ndarray | None:
+    """A number for each distinct value; None for values that cannot be compared."""
+    try:
+        return pd.factorize(column, use_na_sentinel=False)[0]
+    except (TypeError, ValueError):
+        return None
+
+
+def _tells(codes: np.ndarray, labels: np.ndarray, share: float = 0.1) -> bool:
+    """Whether the label follows from a column of few values: one for every `1 / share` rows at most."""
+    rows, values = len(codes), int(codes.max(initial=-1)) + 1
+    if not 2 <= values <= share * rows:
+        return False
+    width = int(labels.max()) + 2
+    pairs, sizes = np.unique(codes.astype(np.int64) * width + labels + 1, return_counts=True)
+    largest = np.zeros(values, dtype=np.int64)
+    np.maximum.at(largest, pairs // width, sizes)
+    commonest = np.bincount(labels + 1).max()
+    return bool(largest.sum() >= TELLS * rows and commonest < (2 * TELLS - 1) * rows)
+
+
+def _overlap(distinct: pd.Index, held: list[str]) -> Iterator[Finding]:
+    rows = int((distinct.get_indexer(np.array(held, dtype=object)) >= 0).sum()) if len(held) and len(distinct) else 0
+    if rows:
+        message = f"{count(rows, 'validation row')} of {len(held)} {_has(rows)} the text of a training row, so scores are too good."
+        yield Finding("overlap", "warning", message, rows)
+
+
+def _new_scripts(texts: list[str], held: list[str]) -> Iterator[Finding]:
+    known = script_shares(texts)
+    new = [name for name, share in script_shares(held).items() if share >= NEW_SCRIPT and known.get(name, 0.0) < 0.001]
+    if new:
+        yield Finding(
+            "new_script", "note", f"Validation has texts in a script that training lacks: {', '.join(new)}.", len(new)
+        )
+
+
+def _not_validated(names: Any, held: pd.Series) -> Iterator[Finding]:
+    present = set(held.dropna().tolist())
+    missing = [name for name in names if name not in present]
+    if missing:
+        message = f"{count(len(missing), 'class')} {_has(len(missing))} no validation row: {some(missing, 8)}."
+        yield Finding("not_validated", "note", message, len(missing))
+
+
+def _has(number: int) -> str:
+    return "has" if number == 1 else "have"

@@ -1,0 +1,90 @@
+"""Artifacts of earlier formats load as ever; what no format is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_checkpoints import quick_fit, reviews
+
+from featherfit import MultiModalPredictor
+from featherfit.artifact import format as files
+from featherfit.artifact.store import inspect_artifact
+from featherfit.artifact.versions import UPGRADES, upgraded
+from featherfit.errors import ArtifactError
+
+
+def to_format_1(artifact: Path) -> None:
+    """As featherfit wrote it before SHA256SUMS."""
+    sums = files.parse_checksums((artifact / files.CHECKSUMS).read_bytes(), artifact)
+    config = json.loads((artifact / files.CONFIG).read_text())
+    covered = {name: digest for name, digest in sums.items() if name not in (files.CONFIG, files.METRICS)}
+    (artifact / files.CONFIG).write_text(json.dumps({**config, "format_version": 1, "files": covered}))
+    (artifact / files.CHECKSUMS).unlink()
+
+
+@pytest.fixture(params=[False, True], ids=["", "standalone"])
+def old(request, checkpoint, tmp_path):
+    predictor = quick_fit(checkpoint, tmp_path / "artifact", standalone=request.param)
+    to_format_1(tmp_path / "artifact")
+    return tmp_path / "artifact", predictor
+
+
+def test_format_1(old):
+    folder, predictor = old
+    loaded = MultiModalPredictor.load(folder, verbosity=0)
+    assert loaded.predict_proba(reviews()).equals(predictor.predict_proba(reviews()))
+    assert loaded.fit_summary() == predictor.fit_summary() and inspect_artifact(folder)["format_version"] == 2
+    loaded.save(folder)
+    assert (
+        json.loads((folder / files.CONFIG).read_text())["format_version"] == 2 and (folder / files.CHECKSUMS).is_file()
+    )
+    assert MultiModalPredictor.load(folder, verbosity=0).predict(reviews()).equals(predictor.predict(reviews()))
+
+
+@pytest.mark.parametrize("name", [files.WEIGHTS, files.SCHEMA])
+def test_what_format_1_covers(name, old):
+    raw = bytearray((old[0] / name).read_bytes())
+    raw[-3] ^= 1
+    (old[0] / name).write_bytes(bytes(raw))
+    with pytest.raises(ArtifactError):
+        MultiModalPredictor.load(old[0], verbosity=0)
+
+
+@pytest.mark.parametrize("recorded", [None, {}, [], "x", {files.WEIGHTS: 1}])
+def test_format_1_without_its_checksums(recorded, old):
+    config = json.loads((old[0] / files.CONFIG).read_text())
+    config["files"] = recorded
+    (old[0] / files.CONFIG).write_text(json.dumps(config))
+    with pytest.raises(ArtifactError, match=r"checksums|does not speak of"):
+        MultiModalPredictor.load(old[0], verbosity=0)
+
+
+def test_checksums_cannot_be_left_out_of_format_2(fitted, tmp_path):
+    copy = Path(shutil.copytree(fitted.path, tmp_path / "copy"))
+    (copy / files.CHECKSUMS).unlink()
+    with pytest.raises(ArtifactError, match="does not speak of config.json"):
+        MultiModalPredictor.load(copy, verbosity=0)
+
+
+def test_there_is_a_way_from_every_format():
+    assert sorted(UPGRADES) == list(range(1, files.FORMAT_VERSION))
+
+
+@pytest.mark.parametrize("version", [0, -1, True, "2", 2.0, None])
+def test_no_format(version, tmp_path):
+    with pytest.raises(ArtifactError, match="not written by featherfit"):
+        upgraded({"config": {"format_version": version}}, tmp_path)
+
+
+def test_sha256sum_reads_the_checksums(fitted):
+    import subprocess
+
+    if shutil.which("sha256sum") is None:
+        pytest.skip("there is no sha256sum here")
+    done = subprocess.run(
+        ["sha256sum", "-c", "--strict", files.CHECKSUMS], cwd=fitted.path, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stdout.count(": OK") == 4
