@@ -24,8 +24,8 @@ from tiny_checkpoints import reviews, write_checkpoint
 from featherfit import MultiModalPredictor
 
 SCRIPT = Path(__file__).with_name("ranks_script.py")
-ONE = ("plain", "single_rows", "stops_early", "probe", "checkpointing", "int8", "int4", "everything")
-SHARDED = ("plain", "single_rows", "stops_early", "probe", "checkpointing", "int8", "int4")
+ONE = ("plain", "resumed", "single_rows", "stops_early", "probe", "checkpointing", "int8", "int4", "everything")
+SHARDED = ("plain", "resumed", "single_rows", "stops_early", "probe", "checkpointing", "int8", "int4")
 TWO = (*(f"{case}:ddp" for case in ONE), *(f"{case}:fsdp" for case in SHARDED), "time_limit", "another_table")
 ROOT = Path(__file__).parents[2]
 PATHS = [str(ROOT / path) for path in ("src", "tests/models", "tests/predictor")]
@@ -114,6 +114,23 @@ class TestTwoProcessesGiveWhatOneGives:
         assert two["summary"]["val_roc_auc"] == pytest.approx(one["summary"]["val_roc_auc"])
         loaded = MultiModalPredictor.load(path, verbosity=0)
         assert loaded.fit_summary()["val_roc_auc"] == two["summary"]["val_roc_auc"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["one", "ddp", "fsdp"])
+def test_a_fit_that_went_on_is_one_that_was_never_stopped(runs, strategy):
+    """To the bit, in as many processes as before."""
+    found = (
+        runs[0]
+        if strategy == "one"
+        else {word.partition(":")[0]: run for word, run in runs[1][0].items() if word.endswith(strategy)}
+    )
+    plain, resumed = (Path(found[case]["path"]) / "trainable.safetensors" for case in ("plain", "resumed"))
+    assert plain.read_bytes() == resumed.read_bytes()
+    assert (
+        found["plain"]["reports"] == found["resumed"]["reports"]
+        and found["plain"]["proba"] == found["resumed"]["proba"]
+    )
 
 
 @pytest.mark.slow

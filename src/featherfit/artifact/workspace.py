@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from typing import Any
 
 from featherfit.artifact.format import CONFIG, RECORD, WORK, is_free, read_json
 from featherfit.errors import ArtifactError, ConfigError, Interrupted, PathExistsError, TrainingError
-from featherfit.storage import PART, storing, write_json_whole
+from featherfit.storage import storing, write_json_whole
 from featherfit.training.launch import speaks, together
 from featherfit.training.signals import StopRequest, listening
 
@@ -27,6 +28,8 @@ FORMAT = 1
 START = "start"
 """Folder with the artifact that a second fit began from."""
 _LOCK = "lock"
+_OURS = re.compile(r"lock|start|artifact|(state|step)-\d+\..*|.*\.part|\.tmp.*")
+"""Names of what a fit writes there, but for the record."""
 RESUME = "MultiModalPredictor.load({path!r}, resume=True).fit(data), or featherfit fit ... --path {path} --resume"
 
 
@@ -105,13 +108,13 @@ def output_path(save_path: str | Path | None, path: str | Path | None, *, resume
 
 
 def is_vacant(path: Path) -> bool:
-    """Whether there is nothing at `path` but what a fit leaves that ended before it had begun to train."""
+    """Whether there is nothing at `path` but what is left of a fit that died before it had begun, or while it tidied up."""
     if is_free(path):
         return True
     if not _holds_work_only(path):
         return False
     left = {entry.name for entry in (path / WORK).iterdir()}
-    return not left or (_LOCK in left and left <= {_LOCK, START, f"{RECORD}{PART}"})
+    return not left or (_LOCK in left and all(_OURS.fullmatch(name) for name in left))
 
 
 def _holds_work_only(path: Path) -> bool:
@@ -221,10 +224,16 @@ def _owner(work: Workspace) -> str:
 
 
 def _leave(work: Workspace, was_there: bool, clean: bool) -> None:
-    """Removes what no later fit needs."""
+    """Removes what no later fit needs: first the record, without which nothing is gone on with; the lock last."""
     if work.keeps or not work.folder.is_dir():
         return
     if clean:
+        (work.folder / RECORD).unlink(missing_ok=True)
+        for entry in work.folder.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != _LOCK:
+                entry.unlink()
         shutil.rmtree(work.folder)
     if not was_there and work.path.is_dir() and not any(work.path.iterdir()):
         work.path.rmdir()
