@@ -70,6 +70,12 @@ def test_tensors(tmp_path):
     assert read.keys() == tensors.keys() and all(torch.equal(read[name], tensors[name]) for name in tensors)
 
 
+def test_tensors_may_be_read_by_whoever_may_read_other_files(tmp_path):
+    write_json_whole(tmp_path / "a", 1)
+    write_tensors_whole(tmp_path / "t", {"a": torch.zeros(1)})
+    assert (tmp_path / "t").stat().st_mode == (tmp_path / "a").stat().st_mode
+
+
 class TestStoring:
     @pytest.mark.parametrize(
         ("code", "said"),

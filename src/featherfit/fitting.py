@@ -71,7 +71,12 @@ def _began_from(work: Workspace) -> Fitted | None:
     from featherfit.artifact.store import load_artifact
     from featherfit.artifact.workspace import START
 
-    return load_artifact(work.folder / START) if work.record["further"] else None
+    if not work.record["further"]:
+        return None
+    previous = load_artifact(work.folder / START)
+    # An artifact has the pooling that was used where the settings may say auto.
+    model = build_config(work.record["asked"]).model
+    return replace(previous, config=replace(previous.config, model=model))
 
 
 def _note(work: Workspace, fitted: Fitted, previous: Fitted | None, record: dict[str, Any]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from featherfit.config.checks import shown
 from featherfit.config.dotted import build_config, to_flat
 from featherfit.errors import ConfigError
 from featherfit.preparing import FitRequest, Prepared
@@ -69,7 +71,14 @@ def _arguments(request: FitRequest) -> dict[str, Any]:
 
 def _facts(fitted: Fitted, sets: tuple[Dataset, Dataset]) -> dict[str, Any]:
     rows = {name: [len(part), part.fingerprint()] for name, part in zip(_ROWS, sets, strict=True)}
-    return {**rows, "checkpoint": fitted.checkpoint.fingerprint, "processes": fitted.device.ranks.world}
+    facts = {
+        **rows,
+        "text_columns": list(fitted.schema.text_columns),
+        "labels": fitted.label.to_json(),
+        "checkpoint": fitted.checkpoint.fingerprint,
+        "processes": fitted.device.ranks.world,
+    }
+    return json.loads(json.dumps(facts))
 
 
 def _surroundings(fitted: Fitted) -> dict[str, Any]:
@@ -139,6 +148,10 @@ def refuse_differences(
             lines.append(f"{name}: {now[name][0]} {what} now, and there were {then[name][0]}.")
         elif now[name] != then[name]:
             lines.append(f"{name}: the {what} are as many as there were, and others, or in another order.")
+    if now["text_columns"] != then["text_columns"]:
+        lines.append(f"The text columns are {shown(now['text_columns'])} now and were {shown(then['text_columns'])}.")
+    if now["labels"] != then["labels"]:
+        lines.append(f"The labels are {_told(now['labels'])} now and were {_told(then['labels'])}.")
     if now["checkpoint"] != then["checkpoint"]:
         lines.append(f"The pretrained weights are {now['checkpoint']} now and were {then['checkpoint']}.")
     if now["processes"] != then["processes"]:
@@ -154,6 +167,12 @@ def refuse_differences(
             f"The fit goes on, and may differ in the last bits from one that was not interrupted: {', '.join(moved)}.",
             stacklevel=2,
         )
+
+
+def _told(labels: dict[str, Any]) -> str:
+    if labels["problem_type"] == "regression":
+        return f"centred at {labels['center']:g} and scaled by {labels['scale']:g}"
+    return f"{shown(labels['classes'])} ({labels['problem_type']})"
 
 
 def settings_kept(record: dict[str, Any], asked: Config) -> Config:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from featherfit.artifact.workspace import Workspace
     from featherfit.data.dataset import Dataset
     from featherfit.report import Reporter
-    from featherfit.training.keeping import SavedState
+    from featherfit.training.keeping import SavedState, StateKeeper
     from featherfit.training.selection import BestStates
     from featherfit.types import StepReport
 
@@ -128,7 +128,7 @@ def _train_on(run: Run, plan: Any, states: BestStates, evaluate: Callable[[], fl
         seed=run.request.seed,
         start=None if saved is None else saved.loop,
     )
-    keeper = StateKeeper(run.work.folder, fitted.config.env.state_interval)
+    keeper = StateKeeper(run.work.folder, fitted.config.env.state_interval, _bytes_of_state(fitted))
     step, reason = 0 if saved is None else saved.loop.facts["step"], None
     with (
         run.reporter.training_progress(plan.total_steps, fitted.validation_metric) as progress,
@@ -152,7 +152,7 @@ def _train_on(run: Run, plan: Any, states: BestStates, evaluate: Callable[[], fl
     return step, reason
 
 
-def _after(run: Run, report: StepReport, states: BestStates, keeper: Any) -> str | None:
+def _after(run: Run, report: StepReport, states: BestStates, keeper: StateKeeper) -> str | None:
     """What there is to do after a step; why it was the last one, if it was."""
     fitted, request, stop = run.fitted, run.request, run.work.stop
     ranks, patience = fitted.device.ranks, fitted.config.optim.patience
@@ -162,7 +162,7 @@ def _after(run: Run, report: StepReport, states: BestStates, keeper: Any) -> str
     elif report.step == report.total_steps:
         ended = "all epochs done"
     limited = request.time_limit is not None and time.monotonic() - run.started > request.time_limit
-    due = ranks.first and (limited or keeper.due(_bytes_of_state(fitted)))
+    due = ranks.first and (limited or keeper.due())
     stopping, due, limited = ranks.any_of([stop.signal is not None, due, ranks.first and limited], fitted.device.place)
     if ended or stopping or due:
         assert report.state is not None

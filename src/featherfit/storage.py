@@ -118,6 +118,8 @@ def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    file.touch()
+    mode = file.stat().st_mode
     try:
         save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, file, metadata={"format": "pt"})
     except SafetensorError as error:
@@ -126,3 +128,4 @@ def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
             raise
         code = int(found[1])
         raise OSError(code, os.strerror(code), str(file)) from error
+    file.chmod(mode)  # safetensors' own files are for nobody but their owner

@@ -135,7 +135,7 @@ def counted(moments: Moments) -> Iterator[None]:
     loop.accumulate = after(loop.accumulate, "step")
     predict.outputs = after(predict.outputs, "validation")
     keeping.StateKeeper.write = written
-    keeping.StateKeeper.due = lambda self, size: next(steps) % EVERY == 0
+    keeping.StateKeeper.due = lambda self: next(steps) % EVERY == 0
     store.save_artifact = saved
     for name in FILE_OPERATIONS:
         setattr(os, name, operation(getattr(os, name), name))

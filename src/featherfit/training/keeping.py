@@ -57,23 +57,23 @@ class StateKeeper:
         seconds: Seconds spent on writing so far.
     """
 
-    def __init__(self, folder: Path, interval: float | str):
+    def __init__(self, folder: Path, interval: float | str, size: int):
         """For rank 0.
 
         Args:
             folder: Where the best weights lie too.
             interval: `env.state_interval`.
+            size: About how many bytes a state will have.
         """
         self.seconds = 0.0
         self._folder, self._interval = folder, interval
-        self._last, self._cost = time.monotonic(), 0.0
+        self._last, self._cost = time.monotonic(), size / _EXPECTED_RATE
         self._digests: dict[Path, str] = {}
 
-    def due(self, bytes_of_state: int) -> bool:
-        """Whether it is time for a state of about this size."""
+    def due(self) -> bool:
+        """Whether it is time for a state."""
         if isinstance(self._interval, str):
-            cost = self._cost or bytes_of_state / _EXPECTED_RATE
-            return time.monotonic() - self._last >= max(LEAST_SECONDS, cost / MOST_SHARE)
+            return time.monotonic() - self._last >= max(LEAST_SECONDS, self._cost / MOST_SHARE)
         return time.monotonic() - self._last >= self._interval
 
     def write(self, loop: LoopState, best: BestStates, elapsed: float, ended: str | None) -> None:

@@ -128,7 +128,7 @@ def train(
     progress = Progress(model, optimizer, average, limit, accelerator, device)
     if start is not None:
         progress.restore(start)
-    steps = _steps(dataset, config, plan, pad_id, seed, ranks, limit, progress.step)
+    steps = _steps(dataset, config, plan, pad_id, seed, ranks, progress.step, limit)
 
     def gradients(batches: list[Batch]) -> float:
         return accumulate(model, limit.within(batches), accelerator, problem_type, optim.label_smoothing)
@@ -167,7 +167,7 @@ def train(
 
 
 def _steps(
-    dataset: Dataset, config: Config, plan: Plan, pad_id: int, seed: int, ranks: Ranks, limit: TokenLimit, done: int
+    dataset: Dataset, config: Config, plan: Plan, pad_id: int, seed: int, ranks: Ranks, done: int, limit: TokenLimit
 ) -> Iterator[tuple[int, list[Batch]]]:
     """(epoch from 1, micro-batches) of every step of the plan but those done; cut by the limit as it is when the epoch begins.
 
@@ -277,13 +277,13 @@ def _diverged(
     """The error for a step whose loss is no number, with its rows and the likely causes; all ranks take part."""
     own = [int(row) for batch in batches for row in batch.rows]
     rows = sorted({row for some_rows in device.ranks.gathered(own) for row in some_rows})
-    causes = [f"a learning rate that is too high (optim.lr is {config.learning_rate():g}; try a third of it)"]
+    rate = f"a learning rate that is too high (optim.lr is {config.learning_rate():g}; try a third of it)"
+    causes = [rate]
     if device.precision == "fp16":
-        of_family = model.encoder.family.beyond_float16
-        known = ", which models of this family are known for" if of_family else ""
+        known = ", which this family of models is known for" if model.encoder.family.beyond_float16 else ""
         causes.insert(0, f"overflow in float16{known} (env.precision is {config.env.precision!r}; try 'bf16' or '32')")
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad):
-        causes = ["the step before it, after which trained weights were no numbers: a learning rate that is too high"]
+        causes = [f"the step before, which left weights that are no numbers, with {rate}"]
     return TrainingError(
         f"The training loss became {what}, in the batch of the rows with index {some(dataset.index[rows], 10)}. "
         f"Likely: {'; or '.join(causes)}.",
