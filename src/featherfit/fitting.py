@@ -40,7 +40,8 @@ def run_fit(request: FitRequest, work: Workspace, reporter: Reporter, previous: 
             states under `work.folder`.
         Interrupted: The fit was asked to end; the state it can be gone on from is written.
     """
-    started, resumes, problems = time.monotonic(), bool(work.record), []
+    started, resumes = time.monotonic(), bool(work.record)
+    problems: list[str] = []
     base = None if previous is None else previous.config
     if resumes:
         request, problems = resumed_request(request, work.record)

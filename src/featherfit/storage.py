@@ -74,6 +74,8 @@ def replaced(file: Path) -> Iterator[Path]:
 
 def sync(path: Path) -> None:
     """Waits until a file, or what a folder lists, is on the disk."""
+    if os.name == "nt" and path.is_dir():  # where folders cannot be opened
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
