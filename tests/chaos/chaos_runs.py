@@ -7,6 +7,7 @@ n-th state, or the artifact, is written. So a moment is the same one however bus
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import json
 import os
@@ -24,6 +25,22 @@ from featherfit.artifact import store
 from featherfit.errors import ArtifactError
 from featherfit.inference import predict
 from featherfit.training import keeping, loop
+
+LATER = (
+    "accelerate",
+    "featherfit.fitting",
+    "featherfit.preparing",
+    "rich.progress",
+    "scipy.stats",
+    "sklearn.metrics",
+    "torch._dynamo",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.bert.modeling_bert",
+)
+"""What a fit imports when it comes to it; the server that all processes are forked from has it already."""
+
+for module in LATER:
+    importlib.import_module(module)
 
 SETTINGS: dict[str, Any] = {
     "optim.peft": "lora_norm",
