@@ -50,6 +50,7 @@ SETTINGS: dict[str, Any] = {
     "optim.max_epochs": 3,
     "optim.val_check_interval": 0.25,
     "optim.class_weights": "balanced",
+    "optim.top_k_average_method": "uniform_soup",
 }
 EVERY = 3
 """Steps between states, instead of seconds."""

@@ -59,7 +59,7 @@ def steps(variant: str, start: LoopState | None = None, seed: int = 0) -> tuple[
     torch.manual_seed(seed)
     return model, train(
         model, DATA, make_plan(len(DATA), config), config, problem_type="multiclass", pad_id=0, longest=12, device=CPU,
-        evaluate=lambda: float(model.head.linear.weight.double().sum()), seed=0, start=start,
+        evaluate=lambda: float(model.head.linear.weight.detach().double().sum()), seed=0, start=start,
     )  # fmt: skip
 
 
