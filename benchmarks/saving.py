@@ -80,10 +80,11 @@ def main() -> int:
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="saving-", dir=arguments.folder))
-    settings = {"optim.peft": None if arguments.peft == "null" else arguments.peft}
+    interval = arguments.interval if arguments.interval == "auto" else float(arguments.interval)
+    settings = {"optim.peft": None if arguments.peft == "null" else arguments.peft, "env.state_interval": interval}
     try:
         rows = demo_table("en", "train")[["text", "label"]]
-        result = measured(work, rows, arguments.seconds, {**settings, "env.state_interval": arguments.interval})
+        result = measured(work, rows, arguments.seconds, settings)
     finally:
         shutil.rmtree(work)
     table = Table("what", "value")

@@ -133,7 +133,8 @@ def test_limits_that_fell_when_memory_ran_out(monkeypatch):
     for place in (4, 5, 6):
         forwards.clear()
         other, rest = steps("adamw", states[place])
-        list(rest)
+        limits = [report.state().facts["tokens"] for report in rest]
+        assert limits == [state.facts["tokens"] for state in states[place + 1 :]]
         assert forwards == sizes[place + 1 :]
         assert all(torch.equal(weights[name], trained(other)[name]) for name in weights)
 
