@@ -50,5 +50,5 @@ def warn_of_chance(metric: str, score: float, train: np.ndarray, validation: np.
         f"The model has learnt nothing that helps on the {len(validation)} validation rows: its {metric} of {score:.4f} is no "
         f"better than the {constant:.4f} of one answer for all rows, which knows of the labels only {what}. More epochs "
         "(optim.max_epochs), another rate (optim.lr) or more rows may help; or the text does not tell the label.",
-        stacklevel=2,
+        stacklevel=5,
     )
