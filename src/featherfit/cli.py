@@ -17,21 +17,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import featherfit
-from featherfit.errors import ArtifactError, CheckpointError, ConfigError, FeatherfitError, RankLostError, TrainingError
+from featherfit import errors
+from featherfit.errors import ConfigError
 from featherfit.report import Reporter
 from featherfit.training.launch import tells
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EXIT_CODES = {CheckpointError: 3, ArtifactError: 4, TrainingError: 5, RankLostError: 5, FeatherfitError: 2}
+_TRAINING = dict.fromkeys((errors.TrainingError, errors.RankLostError, errors.StorageError), 5)
+EXIT_CODES = {errors.CheckpointError: 3, errors.ArtifactError: 4, **_TRAINING, errors.FeatherfitError: 2}
 """By the first class an error is an instance of; usage errors end with 2 too and anything else with 1."""
 
 PLOTS = (".png", ".svg", ".pdf")
 
 EPILOG = (
     "Exit codes: 0 fine; 2 wrong usage, settings or data; 3 pretrained weights not found or not as expected; 4 a "
-    "damaged or foreign artifact; 5 training could not go on; 130 interrupted; 1 anything unexpected. FEATHERFIT_DEBUG=1 adds the traceback."
+    "damaged or foreign artifact; 5 training could not go on, or nothing be written; 130 and 143 interrupted (SIGINT, "
+    "SIGTERM); 1 anything unexpected. FEATHERFIT_DEBUG=1 adds the traceback."
 )
 
 app = typer.Typer(
@@ -73,9 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (KeyboardInterrupt, typer.Abort):
-        Reporter().error("Interrupted.")
-        return 130
+    except (KeyboardInterrupt, typer.Abort) as stopped:
+        Reporter().interrupted(str(stopped) or "Interrupted.")
+        return getattr(stopped, "exit_code", 130)
     except Exception as error:
         return _fail(error, as_json="--json" in words)
 
@@ -106,21 +109,23 @@ def fit(
     time_limit: Annotated[float | None, typer.Option(help="Seconds after which training stops.")] = None,
     seed: Seed = 0,
     standalone: Annotated[bool, typer.Option("--standalone", help="Put the pretrained weights in too.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the fit interrupted at --path.")] = False,
     verbosity: Verbosity = 2,
     as_json: Json = False,
 ) -> None:
     """Train on a table and write an artifact."""
     reporter = _reporter(verbosity)
-    types = _column_types(column_type or [])
-    predictor = featherfit.MultiModalPredictor(
-        label=label, path=path, problem_type=problem_type, eval_metric=eval_metric, verbosity=verbosity
-    )
+    words: Any = dict(label=label, problem_type=problem_type, eval_metric=eval_metric, verbosity=verbosity)
+    if resume and not path:
+        raise ConfigError("--resume needs the --path of the fit that was interrupted.")
+    kind = featherfit.MultiModalPredictor
+    predictor = kind._resumed(path, **words) if resume and path else kind(path=path, **words)
     predictor.fit(
         data,
         presets=presets,
         tuning_data=tuning_data,
         hyperparameters=settings or None,
-        column_types=types or None,
+        column_types=_column_types(column_type or []) or None,
         time_limit=time_limit,
         seed=seed,
         holdout_frac=holdout_frac,
