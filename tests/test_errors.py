@@ -15,6 +15,7 @@ FAMILIES = {
     "TargetError": ValueError,
     "TrainingError": RuntimeError,
     "RankLostError": RuntimeError,
+    "StorageError": OSError,
     "QualityError": RuntimeError,
     "ArtifactError": ValueError,
     "PathExistsError": ValueError,
@@ -35,6 +36,12 @@ def test_each_error_is_also_a_builtin_one(name, builtin):
     cls = getattr(errors, name)
     assert cls.__bases__ == (FeatherfitError, builtin)
     assert str(cls("what to do")) == "what to do"
+
+
+def test_a_wish_to_stop_is_no_error():
+    stopped = errors.Interrupted("stopped", 15)
+    assert isinstance(stopped, KeyboardInterrupt) and not isinstance(stopped, Exception)
+    assert (stopped.signal, stopped.exit_code, str(stopped)) == (15, 143, "stopped")
 
 
 @pytest.mark.parametrize("given", ["only one", ["only one"], iter(["only one"])])

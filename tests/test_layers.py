@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "featherfit"
 LAYERS = (
-    ("errors", "registry", "types", "startup", "memory"),
+    ("errors", "registry", "types", "startup", "memory", "storage"),
     ("config",),
     ("checkpoints",),
     ("data",),
@@ -23,6 +23,8 @@ LAYERS = (
     ("inference", "report"),
     ("planning",),
     ("preparing",),
+    ("resuming",),
+    ("steps",),
     ("fitting",),
     ("serving",),
     ("predictor",),

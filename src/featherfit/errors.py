@@ -8,12 +8,14 @@
     |-- TargetError             (ValueError)     adapter targets that match nothing, or match far too much
     |-- TrainingError           (RuntimeError)   training cannot go on
     |-- RankLostError           (RuntimeError)   another process of a fit on several devices ended
+    |-- StorageError            (OSError)        a disk that is full, a folder that cannot be written to
     |-- QualityError            (RuntimeError)   a faster form of the model predicts too differently
     |-- ArtifactError           (ValueError)     a saved predictor that is damaged, partial or from elsewhere
     |-- PathExistsError         (ValueError)     an output path that already holds something
     |-- NotFittedError          (RuntimeError)   a method that needs `fit` or `load` first
     `-- MissingDependencyError  (ImportError)    an optional package is not installed
 
+`Interrupted` is a KeyboardInterrupt and stands outside the tree, so that no `except Exception` swallows a wish to stop.
 `did_you_mean` is the one helper messages share.
 """
 
@@ -57,11 +59,19 @@ class TargetError(FeatherfitError, ValueError):
 
 
 class TrainingError(FeatherfitError, RuntimeError):
-    """Training cannot go on, for example because the loss is no longer a number."""
+    """Training cannot go on; `diverged` where that is because the loss is no longer a number."""
+
+    def __init__(self, message: str, *, diverged: bool = False):
+        super().__init__(message)
+        self.diverged = diverged
 
 
 class RankLostError(FeatherfitError, RuntimeError):
     """Another process of a fit on several devices ended or does not answer; the message says which."""
+
+
+class StorageError(FeatherfitError, OSError):
+    """Something cannot be written: the disk is full, the folder is read-only or gone."""
 
 
 class QualityError(FeatherfitError, RuntimeError):
@@ -82,6 +92,14 @@ class NotFittedError(FeatherfitError, RuntimeError):
 
 class MissingDependencyError(FeatherfitError, ImportError):
     """An optional package is missing; the message carries the install line."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A fit was asked to end by a signal, and has; `signal` is its number and `exit_code` what a shell expects then."""
+
+    def __init__(self, message: str, number: int = 2):
+        super().__init__(message)
+        self.signal, self.exit_code = number, 128 + number
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

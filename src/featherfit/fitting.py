@@ -5,56 +5,94 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featherfit.config.dotted import to_flat
+from featherfit.config.dotted import build_config, to_flat
 from featherfit.errors import ConfigError
 from featherfit.preparing import FitRequest, Prepared, keep_within_budget, prepare, read_request, split
+from featherfit.resuming import planned_before, record_of, refuse_differences, resumed_request
 from featherfit.startup import collection_paused
+from featherfit.steps import Run, take_steps, undoing
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from featherfit.artifact.fitted import Fitted
+    from featherfit.artifact.workspace import Workspace
     from featherfit.config.schema import Config
     from featherfit.data.dataset import Dataset
     from featherfit.report import Reporter
-    from featherfit.training.selection import BestStates
 
 
-def run_fit(request: FitRequest, work_folder: Path, reporter: Reporter, previous: Fitted | None = None) -> Fitted:
-    """Fits a predictor, or trains a fitted one further.
+def run_fit(request: FitRequest, work: Workspace, reporter: Reporter, previous: Fitted | None = None) -> Fitted:
+    """Fits a predictor, trains a fitted one further, or goes on with a fit that was interrupted.
 
     Args:
         request: What was asked for.
-        work_folder: Where states are kept meanwhile.
+        work: Where states are kept meanwhile; with the record of the fit that is to be gone on with.
         reporter: Hears of everything a user should know.
-        previous: A fitted predictor to go on from; its model is trained in place.
+        previous: A fitted predictor to go on from; its model is trained in place, and `work.undo` undoes that.
 
     Raises:
         FeatherfitError: Anything wrong with settings, tables, checkpoint or training; nothing was written then but
-            states under `work_folder`.
+            states under `work.folder`.
+        Interrupted: The fit was asked to end; the state it can be gone on from is written.
     """
-    started = time.monotonic()
-    config, frame, tuning = read_request(request, reporter, None if previous is None else previous.config)
+    started, resumes = time.monotonic(), bool(work.record)
+    problems: list[str] = []
+    base = None if previous is None else previous.config
+    if resumes:
+        request, problems = resumed_request(request, work.record)
+        base, previous = build_config(work.record["asked"]), _began_from(work)
+    asked, frame, tuning = read_request(request, reporter, base)
     from featherfit.training.device import has_gpu
 
     with _seeded(request.seed, on_gpu=has_gpu()):
         with collection_paused():
             if previous is None:
-                fitted, train_frame, tuning = _start(request, config, frame, tuning, reporter)
+                fitted, train_frame, tuning = _start(request, asked, frame, tuning, reporter, work.record)
             else:
-                fitted, train_frame, tuning = _go_on(request, config, frame, tuning, previous, reporter)
+                fitted, train_frame, tuning = _go_on(request, asked, frame, tuning, previous, reporter, work.record)
             sets = _datasets(fitted, train_frame, tuning)
             fitted = _looked_at(fitted, train_frame, tuning, sets[0])
             reporter.findings(fitted.data_report)
         fitted.text.release_tokenizer()
-        if previous is None and fitted.config.optim.head_init == "probe":
+        if resumes:
+            refuse_differences(work.record, asked, fitted, sets, problems)
+        record = work.record or record_of(request, asked, fitted, sets, further=previous is not None)
+        _note(work, fitted, previous, record)
+        run = Run.begun(request, work, fitted, sets, reporter, started, resumes=resumes)
+        if previous is None and fitted.config.optim.head_init == "probe" and run.saved is None:
             _probe(fitted, sets[0])
-        return _train(request, work_folder, fitted, sets, reporter, started)
+        return _train(run)
+
+
+def _began_from(work: Workspace) -> Fitted | None:
+    """The fitted predictor that the interrupted fit had begun from, if it trained one further."""
+    from featherfit.artifact.store import load_artifact
+    from featherfit.artifact.workspace import START
+
+    if not work.record["further"]:
+        return None
+    previous = load_artifact(work.folder / START)
+    # An artifact has the pooling that was used where the settings may say auto.
+    model = build_config(work.record["asked"]).model
+    return replace(previous, config=replace(previous.config, model=model))
+
+
+def _note(work: Workspace, fitted: Fitted, previous: Fitted | None, record: dict[str, Any]) -> None:
+    """Keeps what is needed to go on with this fit from its beginning, and what `work.undo` needs."""
+    from featherfit.artifact.store import save_artifact
+    from featherfit.artifact.workspace import START
+
+    if fitted.device.ranks.first:
+        if previous is not None and not work.record:
+            save_artifact(previous, work.folder / START, standalone=previous.checkpoint.source == "artifact")
+        work.note(record)
+    if previous is not None:
+        work.undo = undoing(fitted, work.folder / START)
 
 
 @contextlib.contextmanager
@@ -68,15 +106,20 @@ def _seeded(seed: int, *, on_gpu: bool) -> Iterator[None]:
 
 
 def _start(
-    request: FitRequest, config: Config, frame: pd.DataFrame, tuning: pd.DataFrame | None, reporter: Reporter
+    request: FitRequest,
+    config: Config,
+    frame: pd.DataFrame,
+    tuning: pd.DataFrame | None,
+    reporter: Reporter,
+    record: dict[str, Any],
 ) -> tuple[Fitted, pd.DataFrame, pd.DataFrame]:
-    """A predictor ready to be trained for the first time, and its two tables."""
+    """A predictor ready to be trained for the first time, and its two tables; with memory as a record says, if it does."""
     from featherfit.artifact.fitted import Fitted, new_model, outputs_of
     from featherfit.data.slicing import only_values
 
     ready = prepare(request, config, frame, tuning, reporter)
     if config.plans_memory():
-        ready = keep_within_budget(ready, reporter, may_checkpoint=True)
+        ready = planned_before(record, ready) if record else keep_within_budget(ready, reporter, may_checkpoint=True)
     config, checkpoint, device = ready.config, ready.checkpoint, ready.device
     model = new_model(config, checkpoint, outputs_of(ready.label), request.seed, device)
     fitted = Fitted(config, ready.schema, ready.label, ready.text, checkpoint, model, device, *ready.metrics)
@@ -91,6 +134,7 @@ def _go_on(
     tuning: pd.DataFrame | None,
     previous: Fitted,
     reporter: Reporter,
+    record: dict[str, Any],
 ) -> tuple[Fitted, pd.DataFrame, pd.DataFrame]:
     """The previous predictor under new `optim` and `env` settings, and its two new tables."""
     from featherfit.data.slicing import only_values
@@ -120,7 +164,7 @@ def _go_on(
         ready = Prepared(
             config, previous.schema, previous.label, previous.text, previous.checkpoint, device, metrics, train_frame, tuning
         )  # fmt: skip
-        ready = keep_within_budget(ready, reporter, may_checkpoint=False)
+        ready = planned_before(record, ready) if record else keep_within_budget(ready, reporter, may_checkpoint=False)
         config, device = ready.config, ready.device
     model = previous.model.to(device.place)
     constants = only_values(train_frame, [name for name in previous.constants if name in train_frame.columns])
@@ -161,15 +205,9 @@ def _probe(fitted: Fitted, train_set: Dataset) -> None:
     probe_head(fitted.model.head.linear, embeddings, train_set.labels, fitted.label.problem_type, train_set.weights)
 
 
-def _train(
-    request: FitRequest,
-    work_folder: Path,
-    fitted: Fitted,
-    sets: tuple[Dataset, Dataset],
-    reporter: Reporter,
-    started: float,
-) -> Fitted:
+def _train(run: Run) -> Fitted:
     """Trains, gives the model its best weights, and returns the fitted predictor with its summary."""
+    from featherfit.evaluation.chance import warn_of_chance
     from featherfit.evaluation.metrics import METRICS
     from featherfit.inference.decide import calibrated
     from featherfit.inference.validate import Validation
@@ -179,73 +217,32 @@ def _train(
     from featherfit.training.loop import make_plan
     from featherfit.training.selection import BestStates
 
-    train_set, tuning_set = sets
+    fitted, (train_set, tuning_set), reporter = run.fitted, run.sets, run.reporter
     optim, metric = fitted.config.optim, fitted.validation_metric
     reporter.model_table(model_size(fitted.model), f"{fitted.checkpoint.name}, {optim.peft or 'full fine-tuning'}")
     plan = make_plan(len(train_set), fitted.config)
     evaluate = Validation(fitted, tuning_set, reporter.info)
-    states = BestStates(work_folder, optim.top_k, METRICS[metric].greater_is_better, fitted.device.ranks)
-    steps, reason = _run_steps(request, fitted, train_set, plan, states, evaluate, reporter, started)
+    states = BestStates(run.work.folder, optim.top_k, METRICS[metric].greater_is_better, fitted.device.ranks)
+    steps, reason = take_steps(run, plan, states, evaluate)
     release_freed_memory()
     used = states.restore(fitted.model, optim.top_k_average_method, evaluate)
     fitted.model.eval()
     forget_backward(fitted.model)
     release_freed_memory()
     best = evaluate() if len(used) > 1 or evaluate.slices else states.kept[0].score
+    assert train_set.labels is not None and tuning_set.labels is not None
+    warn_of_chance(metric, best, train_set.labels, tuning_set.labels, fitted.label)
     summary = {
         f"val_{metric}": best,
-        "training_time": time.monotonic() - started,
+        "training_time": run.elapsed(),
         "steps": steps,
         "stopped": reason,
         "averaged_steps": used,
         "train_rows": len(train_set),
         "validation_rows": len(tuning_set),
-        "seed": request.seed,
+        "seed": run.request.seed,
     }
     if evaluate.slices:
         summary["validation_slices"] = evaluate.slices
     reporter.info(f"Validation {metric} {best:.4f} after {steps} steps ({reason}).")
     return calibrated(replace(fitted, summary=summary), tuning_set, reporter.info)
-
-
-def _run_steps(
-    request: FitRequest,
-    fitted: Fitted,
-    train_set: Dataset,
-    plan: Any,
-    states: BestStates,
-    evaluate: Callable[[], float],
-    reporter: Reporter,
-    started: float,
-) -> tuple[int, str]:
-    """Steps taken, and why training stopped. Leaves at least one state behind."""
-    from featherfit.training.loop import train
-
-    reports = train(
-        fitted.model,
-        train_set,
-        plan,
-        fitted.config,
-        problem_type=fitted.label.problem_type,
-        pad_id=fitted.text.pad_id,
-        longest=fitted.text.max_len or int(train_set.rows.lengths.max()),
-        device=fitted.device,
-        evaluate=evaluate,
-        seed=request.seed,
-    )
-    report, reason, agreed = None, "all epochs done", fitted.device.ranks.agreed
-    with reporter.training_progress(plan.total_steps, fitted.validation_metric) as progress:
-        for report in reports:
-            if report.score is not None:
-                states.add(report.score, report.step, fitted.model)
-            progress.update(report)
-            if states.checks_since_best >= fitted.config.optim.patience:
-                reason = f"no better score in {fitted.config.optim.patience} validations"
-                break
-            if request.time_limit is not None and agreed(time.monotonic() - started) > request.time_limit:
-                reason = f"time_limit of {request.time_limit:g} s reached"
-                break
-    assert report is not None
-    if not states.kept:
-        states.add(evaluate(), report.step, fitted.model)
-    return report.step, reason

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherfit.artifact.facts import FittedFacts
-from featherfit.artifact.format import WORK, discard_work, is_free, output_path
+from featherfit.artifact.format import is_free
+from featherfit.artifact.workspace import at_work, output_path, read_record
 from featherfit.config.arguments import refuse_unsupported
 from featherfit.errors import ConfigError
 from featherfit.serving import Serving
-from featherfit.training.launch import together
 
 if TYPE_CHECKING:
     from featherfit.artifact.fitted import Fitted
@@ -64,8 +63,7 @@ class MultiModalPredictor(FittedFacts, Serving):
         self._eval_metric, self._validation_metric = eval_metric, validation_metric
         self._path = None if path is None else Path(path).expanduser()
         self._verbosity, self._progress_bar = verbosity, enable_progress_bar
-        self._fitted: Fitted | None = None
-        self._faster: Fitted | None = None
+        self._record: dict[str, Any] | None = None  # of the fit that the next one goes on with
         if warn_if_exist and self._path is not None and not is_free(self._path):
             warnings.warn(f"path {self._path} exists and is not empty; fit will refuse it.", stacklevel=2)
 
@@ -78,7 +76,7 @@ class MultiModalPredictor(FittedFacts, Serving):
         hyperparameter_tune_kwargs: Any = None, clean_ckpts: bool = True, predictions: Any = None,
         labels: Any = None, predictors: Any = None,
     ) -> MultiModalPredictor:  # fmt: skip
-        """Trains on a table and writes the artifact to `path`. A second call trains the same model further.
+        """Trains on a table and writes the artifact to `path`. A second call trains further; docs/resume.md is on faults.
 
         Args:
             train_data: DataFrame, `datasets.Dataset`, or path of a CSV, TSV, Parquet or JSON-lines file.
@@ -99,7 +97,7 @@ class MultiModalPredictor(FittedFacts, Serving):
         Raises:
             ConfigError: Wrong settings, all of them at once.
             DataError: A table that cannot be used as it is.
-            PathExistsError: The path is not empty.
+            PathExistsError: The path is not empty, or another process fits there.
             CheckpointError: Pretrained weights are not at hand.
             UnsupportedError: An argument this version does not offer.
         """
@@ -110,12 +108,12 @@ class MultiModalPredictor(FittedFacts, Serving):
             presets, hyperparameters, train_data=train_data, tuning_data=tuning_data, column_types=column_types,
             holdout_frac=holdout_frac, time_limit=time_limit, seed=seed,
         )  # fmt: skip
-        path = self._output_path(save_path)
+        path = output_path(save_path, None if self._fitted else self._path, resumes=bool(self._record))
         self._faster = None  # it shares what is about to train
-        with together(clean_up=partial(discard_work, path) if clean_ckpts else None):
-            fitted = run_fit(request, path / WORK, self._reporter(), self._fitted)
-            self._path = self._store(fitted, path, standalone)
-        self._fitted = fitted.alone()
+        with at_work(path, self._record, clean=clean_ckpts, standalone=standalone, tell=self._reporter().info) as work:
+            fitted = run_fit(request, work, self._reporter(), self._fitted)
+            stored = self._store(fitted, path, work.standalone)
+        self._fitted, self._path, self._record = fitted.alone(), stored, None
         return self
 
     def plan(
@@ -161,14 +159,16 @@ class MultiModalPredictor(FittedFacts, Serving):
         """A predictor from its artifact; runs no code from it and needs no network if the checkpoint is at hand.
 
         Args:
-            path: The artifact's folder.
+            path: The artifact's folder, or the one an interrupted fit was to write.
+            resume: `fit`, given the same data, is to go on with the fit that was interrupted there.
             verbosity: As for the constructor.
 
         Raises:
             ArtifactError: A damaged, partial or foreign folder.
             CheckpointError: The pretrained weights are not at hand, or differ from those it was trained on.
         """
-        refuse_unsupported("load", locals())
+        if resume:
+            return cls._resumed(path, None, verbosity=verbosity)
         from featherfit.startup import collection_paused
 
         with collection_paused():
@@ -178,6 +178,14 @@ class MultiModalPredictor(FittedFacts, Serving):
         predictor = cls(fitted.schema.label, fitted.label.problem_type, verbosity=verbosity)
         predictor._fitted, predictor._path = fitted, Path(path).expanduser()
         predictor._eval_metric, predictor._validation_metric = fitted.eval_metric, fitted.validation_metric
+        return predictor
+
+    @classmethod
+    def _resumed(cls, path: str | Path, label: str | None, **constructor: Any) -> MultiModalPredictor:
+        """A predictor whose `fit` goes on with the one that was interrupted at `path`."""
+        record = read_record(where := Path(path).expanduser())
+        predictor = cls(record["request"]["label"] if label is None else label, **constructor)
+        predictor._path, predictor._record = where, record
         return predictor
 
     def fit_summary(self, verbosity: int = 0, show_plot: bool = False) -> dict[str, Any]:
@@ -210,10 +218,6 @@ class MultiModalPredictor(FittedFacts, Serving):
             problem_type=self._problem_type, eval_metric=self._eval_metric, validation_metric=self._validation_metric,
             **others,
         )  # fmt: skip
-
-    def _output_path(self, save_path: str | Path | None) -> Path:
-        """Where this fit writes: `save_path`, the constructor's path for a first fit, or a new folder."""
-        return output_path(save_path, self._path if self._fitted is None else None)
 
     def _store(self, fitted: Fitted, path: Path, standalone: bool | None) -> Path:
         """Where the artifact is: where the first rank has put it."""

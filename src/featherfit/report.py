@@ -80,6 +80,11 @@ class Reporter:
         """What went wrong; shown at any verbosity."""
         self._marked("Error:", "red", message)
 
+    def interrupted(self, message: str) -> None:
+        """That the run was ended by a signal; once, though all processes were."""
+        if self.speaks:
+            self.error(message)
+
     def result(self, text: str) -> None:
         """What was asked for, on stdout as it is."""
         if not self.speaks:

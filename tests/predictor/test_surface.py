@@ -73,7 +73,6 @@ REFUSED = {
     "predict": {"candidate_data": [], "id_mappings": {}, "save_results": True},
     "predict_proba": {"candidate_data": [], "id_mappings": {}},
     "extract_embedding": {"id_mappings": {}, "return_masks": True, "signature": "query"},
-    "load": {"resume": True},
     "fit_summary": {"show_plot": True},
 }  # fmt: skip
 

@@ -16,12 +16,14 @@ from typing import Any
 import pandas as pd
 from tiny_checkpoints import reviews, settings
 
-from featherfit import MultiModalPredictor, fitting
+from featherfit import MultiModalPredictor, steps
 from featherfit.training import loop
 
 CASES: dict[str, dict[str, Any]] = {
     # 45 rows in steps of 8: the last step of an epoch has 5, one fewer for the second rank; and rows weigh differently.
     "plain": {"optim.class_weights": "balanced", "optim.max_epochs": 3, "optim.ema_decay": 0.9},
+    # The same, stopped after seven steps by its time limit and gone on with.
+    "resumed": {"optim.class_weights": "balanced", "optim.max_epochs": 3, "optim.ema_decay": 0.9},
     # The second rank has no rows in any step.
     "single_rows": {"env.batch_size": 1, "optim.max_steps": 9, "optim.top_k_average_method": "uniform_soup"},
     "stops_early": {"optim.patience": 2, "optim.max_epochs": 30, "optim.lr": 0.1, "optim.val_check_interval": 2},
@@ -52,6 +54,11 @@ def recorded(train: Any, into: list[list[Any]]) -> Any:
     return steps
 
 
+def ahead(clock: Any, when: Any) -> Any:
+    """A `time` an hour ahead, from a moment on."""
+    return type("Ahead", (), {"monotonic": staticmethod(lambda: clock() + (3600 if when() else 0))})
+
+
 def run(folder: Path, case: str, strategy: str) -> dict[str, Any]:
     """Fits one case; every rank asks for the same path."""
     reports: list[list[Any]] = []
@@ -61,14 +68,17 @@ def run(folder: Path, case: str, strategy: str) -> dict[str, Any]:
     try:
         more = CASES[case] if WORLD == 1 else {**CASES[case], "env.strategy": strategy, "env.rank_timeout": 30}
         predictor = MultiModalPredictor(label="label", path=path, verbosity=0)
+        clock = steps.time
         if case == "time_limit" and RANK:  # a clock of its own, an hour ahead
-            clock = fitting.time.monotonic
-            fitting.time = type("Ahead", (), {"monotonic": staticmethod(lambda: clock() + (3600 if reports else 0))})
-        predictor.fit(
-            table(case),
-            hyperparameters={**settings(folder / "checkpoint"), **more},
-            time_limit=600 if case == "time_limit" else None,
-        )
+            steps.time = ahead(clock.monotonic, lambda: bool(reports))
+        if case == "resumed":
+            steps.time = ahead(clock.monotonic, lambda: len(reports) >= 7)
+        limit = 600 if case in ("time_limit", "resumed") else None
+        predictor.fit(table(case), hyperparameters={**settings(folder / "checkpoint"), **more}, time_limit=limit)
+        steps.time = clock
+        if case == "resumed":
+            assert predictor.fit_summary()["steps"] == 7
+            predictor = MultiModalPredictor.load(path, resume=True, verbosity=0).fit(table(case))
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
     finally:

@@ -155,9 +155,27 @@ class TestSteps:
         with torch.no_grad():
             model.head.linear.weight.fill_(math.nan)
         before = trained(model)
-        with pytest.raises(TrainingError, match=r"loss became nan at step 1 \(epoch 1\).*optim\.lr is 0\.5.*'auto'"):
+        with pytest.raises(
+            TrainingError, match=r"loss became nan at step 1 \(epoch 1\).*weights.*optim\.lr is 0\.5"
+        ) as caught:
             run(config, dataset(16), model)
+        assert caught.value.diverged
         assert torch.equal(before["head.linear.bias"], trained(model)["head.linear.bias"])  # no step was taken
+
+    @pytest.mark.parametrize(("model_type", "known"), [("bert", False), ("t5", True)])
+    def test_not_a_number_in_float16(self, model_type, known, monkeypatch):
+        config = settings(env__batch_size=8, env__precision="16")
+        model = tiny_model(model_type, outputs=3)
+        apply_adapters(model, config.optim, seed=0)
+        data = dataset(8)
+        batch = loop.collate(data.rows, [3, 1, 6], 0, data.labels)
+        error = loop._diverged(
+            model, [batch], data, Device(torch.device("cpu"), "fp16"), config, "inf at step 3 (epoch 1)"
+        )
+        assert "became inf at step 3 (epoch 1), in the batch of the rows with index 1, 3, 6. Likely: overflow" in str(
+            error
+        )
+        assert ("family of models is known for" in str(error)) == known and "env.precision is '16'" in str(error)
 
     def test_one_step_of_sgd_by_hand(self):
         """weight - lr * gradient of the mean cross entropy over the step's rows."""

@@ -24,8 +24,8 @@ from tiny_checkpoints import reviews, write_checkpoint
 from featherfit import MultiModalPredictor
 
 SCRIPT = Path(__file__).with_name("ranks_script.py")
-ONE = ("plain", "single_rows", "stops_early", "probe", "checkpointing", "int8", "int4", "everything")
-SHARDED = ("plain", "single_rows", "stops_early", "probe", "checkpointing", "int8", "int4")
+ONE = ("plain", "resumed", "single_rows", "stops_early", "probe", "checkpointing", "int8", "int4", "everything")
+SHARDED = ("plain", "resumed", "single_rows", "stops_early", "probe", "checkpointing", "int8", "int4")
 TWO = (*(f"{case}:ddp" for case in ONE), *(f"{case}:fsdp" for case in SHARDED), "time_limit", "another_table")
 ROOT = Path(__file__).parents[2]
 PATHS = [str(ROOT / path) for path in ("src", "tests/models", "tests/predictor")]
@@ -117,6 +117,23 @@ class TestTwoProcessesGiveWhatOneGives:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["one", "ddp", "fsdp"])
+def test_a_fit_that_went_on_is_one_that_was_never_stopped(runs, strategy):
+    """To the bit, in as many processes as before."""
+    found = (
+        runs[0]
+        if strategy == "one"
+        else {word.partition(":")[0]: run for word, run in runs[1][0].items() if word.endswith(strategy)}
+    )
+    plain, resumed = (Path(found[case]["path"]) / "trainable.safetensors" for case in ("plain", "resumed"))
+    assert plain.read_bytes() == resumed.read_bytes()
+    assert (
+        found["plain"]["reports"] == found["resumed"]["reports"]
+        and found["plain"]["proba"] == found["resumed"]["proba"]
+    )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SHARDED)
 def test_each_rank_keeps_half_of_the_frozen_matrices(runs, case):
     frozen = runs[1][0][f"{case}:ddp"]["kept"][1]
@@ -188,3 +205,27 @@ def test_a_lost_rank(tmp_path, victim, how, told):
     assert processes[1 - victim].returncode == 5
     assert len(re.findall("Error:", said)) == 1 and re.search(told, said), said
     assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_ends_all_after_the_same_step(tmp_path):
+    """With a state to go on from, and one word about it."""
+    write_checkpoint(tmp_path / "checkpoint")
+    reviews(60).to_csv(tmp_path / "data.csv", index=False)
+    path = tmp_path / "artifact"
+    endless = ["optim.max_epochs=100000", "optim.patience=1000000", "env.batch_size=8", "env.state_interval=0"]
+    checkpoint = f"model.hf_text.checkpoint_name={tmp_path / 'checkpoint'}"
+    processes = start(
+        2, "-m", "featherfit", "fit", str(tmp_path / "data.csv"), "--label", "label", "--path", str(path), checkpoint,
+        *endless,
+    )  # fmt: skip
+    try:
+        wait_for(path / "training" / "state-000003.json")
+        processes[1].send_signal(signal.SIGTERM)
+        said = [text for _, text in finish(processes, 60)]
+    finally:
+        finish(processes)
+    assert [process.returncode for process in processes] == [143, 143], said
+    [step] = re.findall(r"Interrupted after step (\d+) of \d+\. The state of step \1 is kept", said[0])
+    assert "Error" not in said[1] and int(step) >= 3
+    assert (path / "training" / f"state-{int(step):06d}.json").is_file() and not (path / "config.json").exists()

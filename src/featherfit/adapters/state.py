@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from featherfit.errors import ArtifactError
+from featherfit.storage import write_tensors
 
 
 def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -20,12 +21,13 @@ def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save_trainable_state(model: nn.Module, file: Path) -> None:
-    """Writes what `trainable_state` would give as safetensors."""
-    from safetensors.torch import save_file
+    """Writes what `trainable_state` would give as safetensors.
 
+    Raises:
+        OSError: The system refused.
+    """
     # Not a `trainable_state`: where a whole encoder trains, its copy could be what a fit needs most memory for.
-    state = {name: p.detach().contiguous().cpu() for name, p in model.named_parameters() if p.requires_grad}
-    save_file(state, file, metadata={"format": "pt"})
+    write_tensors(file, {name: p for name, p in model.named_parameters() if p.requires_grad})
 
 
 def check_shapes(own: Mapping[str, Sequence[int]], stored: Mapping[str, Sequence[int]]) -> None:

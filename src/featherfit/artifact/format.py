@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import shutil
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from featherfit.errors import ArtifactError, PathExistsError
+from featherfit.storage import sync
 
 FORMAT_VERSION = 2
 """What changed with each: `artifact/versions.py`."""
@@ -24,6 +24,8 @@ CHECKSUMS = "SHA256SUMS"
 BASE = "base"
 WORK = "training"
 """Folder beside the artifact's files where a fit keeps its states."""
+RECORD = "fit.json"
+"""In it: what the fit is."""
 FILES = (CONFIG, SCHEMA, WEIGHTS, METRICS, CARD, CHECKSUMS, BASE)
 LARGE = 1 << 24
 """Bytes from which on a file is read for its checksum only if it may have changed since it was last read."""
@@ -39,31 +41,11 @@ def is_free(folder: Path) -> bool:
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
-def output_path(*wanted: str | Path | None) -> Path:
-    """The first of these that is given, or a new folder under `featherfit-models`.
-
-    Raises:
-        PathExistsError: It is not empty.
-    """
-    given = next((folder for folder in wanted if folder is not None), None)
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-    path = Path("featherfit-models") / now if given is None else Path(given).expanduser()
-    if not is_free(path):
-        raise PathExistsError(f"path {path} exists and is not empty. Choose another one; fit overwrites nothing.")
-    return path
-
-
-def discard_work(folder: Path) -> None:
-    """Removes the states of a fit, and the folder itself if nothing else came of it."""
-    if (folder / WORK).is_dir():
-        shutil.rmtree(folder / WORK)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-
-
 def is_of_fit(folder: Path) -> bool:
-    """Whether `folder` holds the states of a fit under way and nothing else."""
-    return folder.is_dir() and [entry.name for entry in folder.iterdir()] == [WORK]
+    """Whether `folder` is where a fit works and holds nothing else but what it has written of an artifact."""
+    if not (folder / WORK / RECORD).is_file():
+        return False
+    return {entry.name for entry in folder.iterdir()} <= {WORK, *FILES}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -117,9 +99,16 @@ def written_whole(target: Path) -> Iterator[Path]:
     What stood at `target` is an earlier artifact or nothing, and stays until the new one is complete. Files there that
     are not an artifact's own move along.
 
+    Where a fit works in `target`, the new files take their places one by one, `config.json` last: until then there is no
+    artifact, and the fit can be gone on with.
+
     Raises:
         PathExistsError: Something else is at `target`.
     """
+    if is_of_fit(target):
+        with _written_in_place(target) as fresh:
+            yield fresh
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -144,3 +133,25 @@ def written_whole(target: Path) -> Iterator[Path]:
     finally:
         if fresh.exists():
             shutil.rmtree(fresh)
+
+
+@contextlib.contextmanager
+def _written_in_place(target: Path) -> Iterator[Path]:
+    fresh = target / WORK / "artifact"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        yield fresh
+        for file in [file for file in fresh.rglob("*") if file.is_file()]:
+            sync(file)
+        (target / CONFIG).unlink(missing_ok=True)
+        for name in sorted(FILES, key=CONFIG.__eq__):
+            if (target / name).is_dir():
+                shutil.rmtree(target / name)
+            if (fresh / name).exists():
+                (fresh / name).replace(target / name)
+            else:
+                (target / name).unlink(missing_ok=True)
+        sync(target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)

@@ -15,7 +15,17 @@ from typing import Any
 
 from featherfit.artifact import format as files
 from featherfit.artifact.documents import Documents, read_documents
-from featherfit.artifact.format import BASE, CARD, CHECKSUMS, CONFIG, METRICS, SCHEMA, WEIGHTS, parse_checksums
+from featherfit.artifact.format import (
+    BASE,
+    CARD,
+    CHECKSUMS,
+    CONFIG,
+    METRICS,
+    SCHEMA,
+    WEIGHTS,
+    is_of_fit,
+    parse_checksums,
+)
 from featherfit.artifact.headers import TensorInfo, read_header
 from featherfit.artifact.standalone import check_settings, is_settings, may_be_in_base, read_base_headers
 from featherfit.artifact.strict_json import MOST_BYTES, parse_object
@@ -77,16 +87,14 @@ def open_artifact(path: str | Path) -> Opened:
     sizes = dict(_files(folder))
     missing = [name for name in (CONFIG, SCHEMA, WEIGHTS) if name not in sizes]
     if missing:
-        raise ArtifactError(f"{folder} is not a complete artifact. It lacks: {', '.join(missing)}.")
+        told = " An interrupted fit is there; load(path, resume=True) goes on with it." if is_of_fit(folder) else ""
+        raise ArtifactError(f"{folder} is not a complete artifact. It lacks: {', '.join(missing)}.{told}")
     contents = {
         name: _read(folder / name, sizes[name]) for name in (CONFIG, SCHEMA, METRICS, CHECKSUMS) if name in sizes
     }
     found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items() if name != CHECKSUMS}
     checksums = parse_checksums(contents.get(CHECKSUMS, b""), folder / CHECKSUMS)
-    for (
-        name,
-        digest,
-    ) in found.items():  # a damaged document is told by its checksum rather than by what JSON lacks there
+    for name, digest in found.items():  # damage is told by a checksum rather than by what the JSON lacks
         _compare(folder / name, checksums.get(name, digest), digest)
     state = {
         "config": parse_object(contents[CONFIG], str(folder / CONFIG)),

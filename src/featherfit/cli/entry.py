@@ -15,14 +15,15 @@ from typing import Annotated, Any
 import typer
 
 import featherfit
+from featherfit import errors
 from featherfit.cli.looking import checkpoints, demo, inspect
 from featherfit.cli.predicting import evaluate, predict
 from featherfit.cli.training import fit, plan
-from featherfit.errors import ArtifactError, CheckpointError, FeatherfitError, RankLostError, TrainingError
 from featherfit.report import Reporter
 from featherfit.training.launch import tells
 
-EXIT_CODES = {CheckpointError: 3, ArtifactError: 4, TrainingError: 5, RankLostError: 5, FeatherfitError: 2}
+_TRAINING = dict.fromkeys((errors.TrainingError, errors.RankLostError, errors.StorageError), 5)
+EXIT_CODES = {errors.CheckpointError: 3, errors.ArtifactError: 4, **_TRAINING, errors.FeatherfitError: 2}
 """By the first class an error is an instance of; usage errors end with 2 too and anything else with 1."""
 
 COMMANDS = (fit, plan, evaluate, predict, inspect, checkpoints, demo)
@@ -30,7 +31,8 @@ COMMANDS = (fit, plan, evaluate, predict, inspect, checkpoints, demo)
 
 EPILOG = (
     "Exit codes: 0 fine; 2 wrong usage, settings or data; 3 pretrained weights not found or not as expected; 4 a "
-    "damaged or foreign artifact; 5 training could not go on; 130 interrupted; 1 anything unexpected. FEATHERFIT_DEBUG=1 adds the traceback."
+    "damaged or foreign artifact; 5 training could not go on, or nothing be written; 130 and 143 interrupted (SIGINT, "
+    "SIGTERM); 1 anything unexpected. FEATHERFIT_DEBUG=1 adds the traceback."
 )
 
 app = typer.Typer(
@@ -67,9 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (KeyboardInterrupt, typer.Abort):
-        Reporter().error("Interrupted.")
-        return 130
+    except (KeyboardInterrupt, typer.Abort) as stopped:
+        Reporter().interrupted(str(stopped) or "Interrupted.")
+        return getattr(stopped, "exit_code", 130)
     except Exception as error:
         return _fail(error, as_json="--json" in words)
 

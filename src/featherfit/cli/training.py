@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,21 +29,23 @@ def fit(
     time_limit: Annotated[float | None, typer.Option(help="Seconds after which training stops.")] = None,
     seed: Seed = 0,
     standalone: Annotated[bool, typer.Option("--standalone", help="Put the pretrained weights in too.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the fit interrupted at --path.")] = False,
     verbosity: Verbosity = 2,
     as_json: Json = False,
 ) -> None:
     """Train on a table and write an artifact."""
     reporter = reporter_of(verbosity)
-    types = _column_types(column_type or [])
-    predictor = featherfit.MultiModalPredictor(
-        label=label, path=path, problem_type=problem_type, eval_metric=eval_metric, verbosity=verbosity
-    )
+    words: Any = dict(label=label, problem_type=problem_type, eval_metric=eval_metric, verbosity=verbosity)
+    if resume and not path:
+        raise ConfigError("--resume needs the --path of the fit that was interrupted.")
+    kind = featherfit.MultiModalPredictor
+    predictor = kind._resumed(path, **words) if resume and path else kind(path=path, **words)
     predictor.fit(
         data,
         presets=presets,
         tuning_data=tuning_data,
         hyperparameters=settings or None,
-        column_types=types or None,
+        column_types=_column_types(column_type or []) or None,
         time_limit=time_limit,
         seed=seed,
         holdout_frac=holdout_frac,

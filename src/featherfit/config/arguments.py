@@ -58,7 +58,6 @@ REFUSED: dict[str, dict[str, tuple[tuple[Any, ...], str]]] = {
     "optimize_for_inference": {
         "providers": ((None,), "ONNX Runtime is not used; precision='int8' runs in PyTorch's own oneDNN")
     },
-    "load": {"resume": ((False,), "resuming an interrupted fit is not offered yet")},
     "fit_summary": {"show_plot": ((False,), "training curves are not offered yet")},
 }
 

@@ -241,6 +241,10 @@ def _check_rows(value: int | str) -> str | None:
     return None if isinstance(value, int) or value == "auto" else "give a whole number of at least 1, or auto."
 
 
+def _check_state_interval(value: float | str) -> str | None:
+    return None if not isinstance(value, str) or value == "auto" else "give a number of seconds of at least 0, or auto."
+
+
 _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "model.names": _check_names,
     "model.hf_text.checkpoint_name": _check_checkpoint,
@@ -253,4 +257,5 @@ _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "optim.class_weights": _check_class_weights,
     "env.memory_budget": _check_budget,
     "env.per_gpu_batch_size": _check_rows,
+    "env.state_interval": _check_state_interval,
 }

@@ -293,6 +293,13 @@ class EnvConfig:
         0, "Processes that assemble training batches; rows are tokenized once beforehand, so 0 is best.", low=0
     )
     num_workers_inference: int = option(0, "The same at prediction.", low=0)
+    state_interval: int | float | str = option(
+        "auto",
+        "Seconds between the states that an interrupted fit is resumed from, 0 for one after every step; auto: a minute, or "
+        "longer where writing one would take more than a hundredth of the time.",
+        low=0,
+        allowed="a number of seconds of at least 0, or auto",
+    )
     deterministic: bool = option(False, "Use only deterministic algorithms.")
     memory_budget: int | str | None = option(
         None,

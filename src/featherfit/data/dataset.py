@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,15 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def fingerprint(self) -> str:
+        """Hex digest over the rows' tokens, labels and weights, in their order."""
+        digest = hashlib.sha256(self.rows.lengths.tobytes())
+        for ids in self.rows.ids:
+            digest.update(ids.tobytes())
+        for column in (self.labels, self.weights):
+            digest.update(b"-" if column is None else column.tobytes())
+        return digest.hexdigest()
 
 
 def make_dataset(

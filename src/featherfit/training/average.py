@@ -17,6 +17,7 @@ class WeightAverage:
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter], decay: float):
         self._parameters, self._decay, self._updates = parameters, decay, 0
+        self._swapped = False
         self._average = [parameter.detach().clone() for parameter in parameters] if decay > 0 else []
 
     @torch.no_grad()
@@ -34,3 +35,16 @@ class WeightAverage:
             kept = parameter.detach().clone()
             parameter.copy_(average)
             average.copy_(kept)
+        self._swapped = not self._swapped
+
+    def state(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """What trains and its average (an empty list without one), whichever of them the parameters hold now."""
+        trained = [parameter.detach() for parameter in self._parameters]
+        return (self._average, trained) if self._swapped and self._average else (trained, self._average)
+
+    @torch.no_grad()
+    def restore(self, average: Sequence[torch.Tensor], updates: int) -> None:
+        """Goes on from an average that had taken in the parameters `updates` times."""
+        self._updates = updates
+        for own, kept in zip(self._average, average, strict=True):
+            own.copy_(kept)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from featherfit.errors import FeatherfitError, RankLostError
+from featherfit.training import signals
 
 _GRACE = 3.0
 """Seconds in which a rank that ended is seen to have ended, and in which rank 0 says first what went wrong."""
@@ -159,12 +160,12 @@ def _on_sigterm(handler: Any) -> None:
         signal.signal(signal.SIGTERM, handler)
 
 
-def _asked_to_end(*_: Any) -> None:
-    """While all is well: an error, so that what has to be cleaned up is."""
-    _on_sigterm(partial(_end_later, time.monotonic() + 2 * _GRACE))
+def _asked_to_end(number: int, *_: Any) -> None:
+    """While all is well: a wish to stop. If a rank is lost: an error, so that what has to be cleaned up is."""
     if any(_gone(peer) for peer in _PEERS):
+        _on_sigterm(partial(_end_later, time.monotonic() + 2 * _GRACE))
         raise _lost(0)
-    raise KeyboardInterrupt
+    signals.receive(number)
 
 
 def _end_later(until: float, *_: Any) -> None:

@@ -6,7 +6,6 @@ The loop knows no progress bars, clocks, files or stopping rules: whoever iterat
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ import torch
 from featherfit.config.schema import Config, OptimConfig
 from featherfit.data.batch import collate, load_batches, training_batches
 from featherfit.data.dataset import Dataset
+from featherfit.data.messages import some
 from featherfit.errors import TrainingError
 from featherfit.memory import released_now_and_then
 from featherfit.models.build import MultiModalModel
@@ -26,7 +26,8 @@ from featherfit.training.losses import row_losses
 from featherfit.training.oom import TokenLimit, fits, rewinding, until_it_fits
 from featherfit.training.optim import build_optimizer, schedule, warmup_steps
 from featherfit.training.ranks import Ranks
-from featherfit.types import Batch, ProblemType, StepReport
+from featherfit.training.state import Progress
+from featherfit.types import Batch, LoopState, ProblemType, StepReport
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -79,6 +80,7 @@ def train(
     device: Device,
     evaluate: Callable[[], float],
     seed: int,
+    start: LoopState | None = None,
 ) -> Iterator[StepReport]:
     """Trains in place, one optimiser step per report.
 
@@ -97,9 +99,11 @@ def train(
         device: Where to compute and in what arithmetic.
         evaluate: Scores the model as it is; called after the steps the plan names, in evaluation mode.
         seed: Decides the order of rows.
+        start: What a report of the same run gave as its state, to take the steps that were left then.
 
     Raises:
         TrainingError: The loss is not a finite number any more, or memory does not suffice for a single row.
+        ArtifactError: `start` is of another run.
     """
     optim = config.optim
     accelerator, ranks = device.accelerator(), device.ranks
@@ -113,7 +117,6 @@ def train(
     base_rates = [group["lr"] for group in optimizer.param_groups]
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     average = WeightAverage(parameters, optim.ema_decay)
-    rows_seen, started = 0, time.monotonic()
     limit = TokenLimit(
         device.tokens_per_forward(config.rows_per_forward(training=True), longest, training=True),
         dataset,
@@ -122,20 +125,24 @@ def train(
         remedy=f"A smaller env.per_gpu_batch_size (it is {config.env.per_gpu_batch_size}) does so from the first step.",
     )
     ranks.begin(parameters, dataset)
-    steps = _steps(dataset, config, plan, pad_id, seed, ranks, limit)
+    progress = Progress(model, optimizer, average, limit, accelerator, device)
+    if start is not None:
+        progress.restore(start)
+    steps = _steps(dataset, config, plan, pad_id, seed, ranks, progress.step, limit)
 
     def gradients(batches: list[Batch]) -> float:
         return accumulate(model, limit.within(batches), accelerator, problem_type, optim.label_smoothing)
 
-    for step, (epoch, micro_batches) in enumerate(released_now_and_then(steps), start=1):
+    for step, (epoch, micro_batches) in enumerate(released_now_and_then(steps), start=progress.step + 1):
         model.train()
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = rate * shape(step - 1)
         with device.training_attention(model.encoder.backbone):
             loss = _whatever_fits(gradients, micro_batches, limit, optimizer, device, step, config)
         loss, rows = ranks.sum_step(parameters, loss, micro_batches)
-        rows_seen += rows
-        _refuse_infinite(loss, step, epoch, config)
+        progress.step, progress.rows = step, progress.rows + rows
+        if not math.isfinite(loss):
+            raise _diverged(model, micro_batches, dataset, device, config, f"{loss} at step {step} (epoch {epoch})")
         _clip(accelerator, parameters, optim)
         optimizer.step()
         optimizer.zero_grad()
@@ -149,19 +156,20 @@ def train(
             total_steps=plan.total_steps,
             epoch=epoch,
             loss=loss,
-            rows=rows_seen,
-            seconds=time.monotonic() - started,
+            rows=progress.rows,
+            seconds=progress.seconds,
             learning_rate=max(group["lr"] for group in optimizer.param_groups),
             score=evaluate() if validated else None,
+            state=progress.state,
         )
         if validated:
             average.swap()
 
 
 def _steps(
-    dataset: Dataset, config: Config, plan: Plan, pad_id: int, seed: int, ranks: Ranks, limit: TokenLimit
+    dataset: Dataset, config: Config, plan: Plan, pad_id: int, seed: int, ranks: Ranks, done: int, limit: TokenLimit
 ) -> Iterator[tuple[int, list[Batch]]]:
-    """(epoch from 1, micro-batches) of every step of the plan; cut by the limit as it is when the epoch begins.
+    """(epoch from 1, micro-batches) of every step of the plan but those done; cut by the limit as it is when the epoch begins.
 
     Each rank gets its own share of the step's rows, which may be none. Where all have to compute equally often, those with
     less to do get rows of weight 0.
@@ -169,16 +177,19 @@ def _steps(
 
     def of_rank(rank: int, epoch: int, left: int) -> list[list[np.ndarray]]:
         return training_batches(
-            dataset.rows.lengths, config.env.batch_size, limit.tokens, padded=limit.padded, seed=seed, epoch=epoch,
+            dataset.rows.lengths, config.env.batch_size, limit.of_epoch, padded=limit.padded, seed=seed, epoch=epoch,
             share=rank, shares=ranks.world,
-        )[:left]  # fmt: skip
+        )[skipped : skipped + left]  # fmt: skip
 
-    left = plan.total_steps
-    epoch = 0
+    left = plan.total_steps - done
+    epoch, skipped = divmod(done, plan.steps_per_epoch)
     while left > 0:
+        if not skipped:
+            limit.of_epoch = limit.tokens
         steps = of_rank(ranks.rank, epoch, left)
         everyones = [of_rank(rank, epoch, left) for rank in range(ranks.world)] if ranks.sharded else [steps]
         epoch += 1
+        skipped = 0
         left -= len(steps)
         batches = load_batches(
             dataset.rows,
@@ -260,13 +271,24 @@ def _whatever_fits(
     return until_it_fits(lambda: gradients(batches), make_room)
 
 
-def _refuse_infinite(loss: float, step: int, epoch: int, config: Config) -> None:
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"The training loss became {loss} at step {step} (epoch {epoch}). Usual causes: a learning rate that is too "
-            f"high (optim.lr is {config.learning_rate():g}), or overflow in float16 (env.precision is "
-            f"{config.env.precision!r}; try '32')."
-        )
+def _diverged(
+    model: MultiModalModel, batches: list[Batch], dataset: Dataset, device: Device, config: Config, what: str
+) -> TrainingError:
+    """The error for a step whose loss is no number, with its rows and the likely causes; all ranks take part."""
+    own = [int(row) for batch in batches for row in batch.rows]
+    rows = sorted({row for some_rows in device.ranks.gathered(own) for row in some_rows})
+    rate = f"a learning rate that is too high (optim.lr is {config.learning_rate():g}; try a third of it)"
+    causes = [rate]
+    if device.precision == "fp16":
+        known = ", which this family of models is known for" if model.encoder.family.beyond_float16 else ""
+        causes.insert(0, f"overflow in float16{known} (env.precision is {config.env.precision!r}; try 'bf16' or '32')")
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad):
+        causes = [f"the step before, which left weights that are no numbers, with {rate}"]
+    return TrainingError(
+        f"The training loss became {what}, in the batch of the rows with index {some(dataset.index[rows], 10)}. "
+        f"Likely: {'; or '.join(causes)}.",
+        diverged=True,
+    )
 
 
 def _clip(accelerator: Accelerator, parameters: list[torch.nn.Parameter], optim: OptimConfig) -> None:

@@ -62,6 +62,7 @@ class TokenLimit:
 
     Attributes:
         tokens: The limit as it is now, at least 1; a single row may have more.
+        of_epoch: What it was when the epoch under way was cut into batches.
         padded: Whether padding counts, as it does for a model that computes it.
     """
 
@@ -75,7 +76,7 @@ class TokenLimit:
             padded: Whether padding counts.
             remedy: A sentence that says with which setting forwards are smaller from the start.
         """
-        self.tokens, self.padded = tokens, padded
+        self.tokens, self.of_epoch, self.padded = tokens, tokens, padded
         self._dataset, self._pad_id, self._remedy = dataset, pad_id, remedy
 
     def within(self, batches: list[Batch]) -> list[Batch]:

@@ -97,6 +97,27 @@ class Ranks:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def gathered(self, value: T) -> list[T]:
+        """What every rank has for `value`, in their order."""
+        if self.world == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[T] = [value] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def any_of(self, flags: Sequence[bool], place: torch.device) -> list[bool]:
+        """For each of these flags whether it is set on some rank."""
+        if self.world == 1:
+            return list(flags)
+        import torch
+        import torch.distributed as dist
+
+        told = torch.tensor([float(flag) for flag in flags], device=place)
+        dist.all_reduce(told)
+        return [number > 0 for number in told.tolist()]
+
     def begin(self, parameters: Sequence[torch.nn.Parameter], dataset: Dataset) -> None:
         """Gives every rank the trained parameters of rank 0, after a look at whether all have the same rows.
 
@@ -108,7 +129,7 @@ class Ranks:
         import torch
         import torch.distributed as dist
 
-        own, found = _digest(dataset), [""] * self.world
+        own, found = dataset.fingerprint(), [""] * self.world
         dist.all_gather_object(found, own)
         others = [str(rank) for rank, digest in enumerate(found) if digest != found[0]]
         if others:
@@ -295,14 +316,3 @@ def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn
         part.append(parameter)
     if part:
         yield part
-
-
-def _digest(dataset: Dataset) -> str:
-    import hashlib
-
-    digest = hashlib.sha256(dataset.rows.lengths.tobytes())
-    for ids in dataset.rows.ids:
-        digest.update(ids.tobytes())
-    if dataset.labels is not None:
-        digest.update(dataset.labels.tobytes())
-    return digest.hexdigest()

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from featherfit.adapters.state import save_trainable_state
+from featherfit.storage import storing, write_tensors_whole
 from featherfit.training.ranks import ALONE, Ranks
 
 
@@ -30,6 +30,7 @@ class BestStates:
     Attributes:
         kept: Best first; of equal scores the earlier stands first.
         checks_since_best: Validations since the best score.
+        spared: Files that stay though their state is not among the best any more.
     """
 
     def __init__(self, folder: Path, k: int, greater_is_better: bool, ranks: Ranks = ALONE):
@@ -38,8 +39,10 @@ class BestStates:
         self.greater_is_better = greater_is_better
         self.kept: list[Kept] = []
         self.checks_since_best = 0
+        self.spared: frozenset[Path] = frozenset()
         if ranks.first:
-            folder.mkdir(parents=True, exist_ok=True)
+            with storing("The best weights so far", folder):
+                folder.mkdir(parents=True, exist_ok=True)
 
     def _key(self, state: Kept) -> tuple[float, int]:
         # NaN is no score at all: worse than any number, whichever way is better.
@@ -48,16 +51,23 @@ class BestStates:
         return (-state.score if self.greater_is_better else state.score, state.step)
 
     def add(self, score: float, step: int, model: nn.Module) -> None:
-        """Keeps the model's trained weights if they are among the k best."""
+        """Keeps the model's trained weights if they are among the k best.
+
+        Raises:
+            StorageError: They cannot be written.
+        """
         state = Kept(score, step, self.folder / f"step-{step:06d}.safetensors")
         ranked = sorted([*self.kept, state], key=self._key)
         self.checks_since_best = 0 if ranked[0] is state else self.checks_since_best + 1
-        for dropped in ranked[self.k :]:
-            if dropped is not state and self._ranks.first:
-                dropped.file.unlink()
         self.kept = ranked[: self.k]
-        if state in self.kept and self._ranks.first:
-            save_trainable_state(model, state.file)
+        if not self._ranks.first:
+            return
+        with storing("The best weights so far", state.file):
+            if state in self.kept:
+                write_tensors_whole(state.file, {n: p for n, p in model.named_parameters() if p.requires_grad})
+            for dropped in ranked[self.k :]:
+                if dropped is not state and dropped.file not in self.spared:
+                    dropped.file.unlink()
 
     def restore(self, model: nn.Module, method: str, evaluate: Callable[[], float]) -> list[int]:
         """Gives the model its final weights.

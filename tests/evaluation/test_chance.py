@@ -1,0 +1,76 @@
+"""What a constant scores, against scikit-learn's dummies, and who is warned."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.metrics import accuracy_score, log_loss, mean_squared_error
+
+from featherfit.data.processors.label import LabelProcessor
+from featherfit.evaluation.chance import score_of_constant, warn_of_chance
+
+DRAW = np.random.default_rng(0)
+CLASSES = DRAW.choice(3, p=[0.2, 0.5, 0.3], size=90)
+VALUES = DRAW.normal(7.0, 3.0, size=90)
+
+
+def classes(problem_type: str = "multiclass", ids: np.ndarray = CLASSES) -> tuple[LabelProcessor, np.ndarray]:
+    label = LabelProcessor.fit(pd.Series(ids), problem_type, None, None)
+    return label, label.encode(pd.Series(ids))
+
+
+def values() -> tuple[LabelProcessor, np.ndarray]:
+    label = LabelProcessor.fit(pd.Series(VALUES[:60]), "regression", None, "standardscaler")
+    return label, label.encode(pd.Series(VALUES))
+
+
+def test_the_most_frequent_class():
+    label, ids = classes()
+    dummy = DummyClassifier(strategy="prior").fit(ids[:60, None], ids[:60])
+    expected = accuracy_score(ids[60:], dummy.predict(ids[60:, None]))
+    assert score_of_constant("accuracy", ids[:60], ids[60:], label) == pytest.approx(expected)
+    expected = log_loss(ids[60:], dummy.predict_proba(ids[60:, None]), labels=[0, 1, 2])
+    assert score_of_constant("log_loss", ids[:60], ids[60:], label) == pytest.approx(expected, rel=1e-6)
+
+
+def test_ranks_nothing():
+    label, ids = classes("binary", np.arange(60) % 2)
+    assert score_of_constant("roc_auc", ids[:30], ids[30:], label) == 0.5
+
+
+def test_the_mean():
+    label, targets = values()
+    dummy = DummyRegressor().fit(VALUES[:60, None], VALUES[:60])
+    expected = mean_squared_error(VALUES[60:], dummy.predict(VALUES[60:, None])) ** 0.5
+    assert score_of_constant("rmse", targets[:60], targets[60:], label) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("by", "warned"), [(-0.1, True), (0.0, True), (0.1, False), (float("nan"), True)])
+def test_who_is_warned(by, warned):
+    label, ids = classes()
+    score = score_of_constant("accuracy", ids[:60], ids[60:], label) + by
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_chance("accuracy", score, ids[:60], ids[60:], label)
+    assert [("learnt nothing that helps on the 30 validation rows" in str(one.message)) for one in caught] == [
+        True
+    ] * warned
+
+
+@pytest.mark.parametrize(("by", "warned"), [(-0.1, False), (0.1, True)])
+def test_errors_are_better_when_smaller(by, warned):
+    label, targets = values()
+    score = score_of_constant("rmse", targets[:60], targets[60:], label) + by
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_chance("rmse", score, targets[:60], targets[60:], label)
+    assert len(caught) == warned
+
+
+def test_few_rows_say_little():
+    label, ids = classes()
+    warn_of_chance("accuracy", 0.0, ids[:60], ids[60:75], label)
