@@ -225,6 +225,14 @@ class TestKeeper:
         assert saved is not None and saved.ended == "all epochs done"
         assert [str(kept.score) for kept in saved.best] == ["0.30000000000000004", "inf", "nan"]
 
+    def test_a_number_that_was_changed_is_noticed(self, tmp_path):
+        keeper, best = StateKeeper(tmp_path, 0, 1), BestStates(tmp_path, 1, True)
+        keeper.write(LoopState({"step": 1}, {"a": torch.zeros(1)}), best, 0.0, None)
+        file = tmp_path / "state-000001.json"
+        file.write_text(file.read_text().replace('"checks_since_best": 0', '"checks_since_best": 9'))
+        with pytest.raises(ArtifactError, match="its checksum is not the recorded one"):
+            read_latest(tmp_path)
+
     def test_a_state_cannot_point_out_of_its_folder(self, tmp_path):
         folder, secret = tmp_path / "training", tmp_path / "secret.safetensors"
         folder.mkdir()
