@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from featherfit.artifact.format import CONFIG, RECORD, WORK, is_free, read_json
+from featherfit.artifact.format import CONFIG, RECORD, WORK, is_free
+from featherfit.artifact.strict_json import parse_object
 from featherfit.errors import ArtifactError, ConfigError, Interrupted, PathExistsError, TrainingError
 from featherfit.storage import storing, write_json_whole
 from featherfit.training.launch import speaks, together
@@ -135,8 +136,12 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     file = path / WORK / RECORD
     if file.is_file():
-        record = read_json(file)
-        if isinstance(record, dict) and record.get("format") == FORMAT:
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"{file} cannot be read: {error}.") from None
+        record = parse_object(content, str(file))
+        if record.get("format") == FORMAT:
             return record
         raise ArtifactError(
             f"{file} was not written by this version of featherfit, so that fit cannot be gone on with."
