@@ -228,11 +228,19 @@ class TestRecord:
         with pytest.raises(ArtifactError, match="is finished: there is nothing to resume"):
             read_record(tmp_path)
 
-    @pytest.mark.parametrize("content", ['{"format": 2}', "[]", "{}"])
-    def test_one_that_is_not_ours(self, tmp_path, content):
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            ('{"format": 2}', "not written by this version"),
+            ("{}", "not written by this version"),
+            ("[]", "has to hold one JSON object"),
+            ('{"format": 1', "cannot be read"),
+        ],
+    )
+    def test_one_that_is_not_ours(self, tmp_path, content, said):
         (tmp_path / "training").mkdir()
         (tmp_path / "training" / "fit.json").write_text(content)
-        with pytest.raises(ArtifactError, match="not written by this version"):
+        with pytest.raises(ArtifactError, match=said):
             read_record(tmp_path)
 
     def test_it_is_json(self, tmp_path):

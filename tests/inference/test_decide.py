@@ -12,8 +12,8 @@ import pytest
 from tiny_checkpoints import quick_fit, reviews
 
 from featherfit import ConfigError, MultiModalPredictor
-from featherfit.artifact.format import digests
 from featherfit.artifact.store import inspect_artifact
+from featherfit.checkpoints.fingerprints import sha256
 from featherfit.evaluation.calibration import log_losses
 from featherfit.evaluation.decision import Decision
 from featherfit.inference.predict import labelled_outputs
@@ -63,9 +63,13 @@ class TestCalibration:
     def test_an_artifact_from_before(self, unsure, tmp_path):
         unsure.save(tmp_path / "old")
         schema, config = (json.loads((tmp_path / "old" / name).read_text()) for name in ("schema.json", "config.json"))
-        del schema["decision"], config["settings"]["optim.calibration"]
+        del schema["decision"], schema["constants"], config["settings"]["optim.calibration"]
         (tmp_path / "old" / "schema.json").write_text(json.dumps(schema))
-        config["files"] = digests(tmp_path / "old")
+        (tmp_path / "old" / "SHA256SUMS").unlink()
+        config["format_version"] = 1
+        names = ("schema.json", "trainable.safetensors", "base/*.json")
+        parts = [part for name in names for part in (tmp_path / "old").glob(name)]
+        config["files"] = {part.relative_to(tmp_path / "old").as_posix(): sha256(part) for part in parts}
         (tmp_path / "old" / "config.json").write_text(json.dumps(config))
         old = MultiModalPredictor.load(tmp_path / "old", verbosity=0)
         assert (old.temperature, old.threshold) == (1.0, 0.5)

@@ -13,6 +13,8 @@ from featherfit import ConfigError, DataError, MultiModalPredictor
 from featherfit.config.resolve import resolve_config
 from featherfit.inference.validate import averaged
 
+pytestmark = pytest.mark.filterwarnings("ignore:The model has learnt nothing")  # three steps are few
+
 TUNING = reviews(30, seed=4).assign(language=["en"] * 16 + ["de"] * 8 + ["ja"] * 6)
 BY = {"optim.validation_by": "language"}
 SCORES = {"en": 0.9, "de": 0.5, "xx": math.nan}
