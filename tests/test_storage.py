@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from featherfit import storage
 from featherfit.errors import ArtifactError, StorageError
-from featherfit.storage import replaced, storing, write_json_whole, write_tensors_whole
+from featherfit.storage import expanded, replaced, storing, write_json_whole, write_tensors_whole
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, name: str, code: int) -> None:
@@ -124,3 +124,11 @@ def test_a_limit_on_the_size_of_files(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert len(load_file(file)["a"]) == 4 and [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [("~", "/home/me"), ("~/a", "/home/me/a"), ("~no one/a", "~no one/a"), ("a~", "a~")]
+)
+def test_home_folders(given, found, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert str(expanded(given)) == str(expanded(Path(given))) == found

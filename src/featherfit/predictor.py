@@ -13,6 +13,7 @@ from featherfit.artifact.workspace import at_work, output_path, read_record
 from featherfit.config.arguments import refuse_unsupported
 from featherfit.errors import ConfigError
 from featherfit.serving import Serving
+from featherfit.storage import expanded
 
 if TYPE_CHECKING:
     from featherfit.artifact.fitted import Fitted
@@ -61,7 +62,7 @@ class MultiModalPredictor(FittedFacts, Serving):
         self._label, self._problem_type = label, problem_type
         self._presets, self._hyperparameters = presets, hyperparameters
         self._eval_metric, self._validation_metric = eval_metric, validation_metric
-        self._path = None if path is None else Path(path).expanduser()
+        self._path = None if path is None else expanded(path)
         self._verbosity, self._progress_bar = verbosity, enable_progress_bar
         self._record: dict[str, Any] | None = None  # of the fit that the next one goes on with
         if warn_if_exist and self._path is not None and not is_free(self._path):
@@ -152,7 +153,7 @@ class MultiModalPredictor(FittedFacts, Serving):
         Raises:
             PathExistsError: `path` holds something that is not an artifact.
         """
-        self._store(self._require(), Path(path).expanduser(), standalone)
+        self._store(self._require(), expanded(path), standalone)
 
     @classmethod
     def load(cls, path: str | Path, resume: bool = False, verbosity: int = 3) -> MultiModalPredictor:
@@ -176,14 +177,14 @@ class MultiModalPredictor(FittedFacts, Serving):
 
             fitted = load_artifact(path)
         predictor = cls(fitted.schema.label, fitted.label.problem_type, verbosity=verbosity)
-        predictor._fitted, predictor._path = fitted, Path(path).expanduser()
+        predictor._fitted, predictor._path = fitted, expanded(path)
         predictor._eval_metric, predictor._validation_metric = fitted.eval_metric, fitted.validation_metric
         return predictor
 
     @classmethod
     def _resumed(cls, path: str | Path, label: str | None, **constructor: Any) -> MultiModalPredictor:
         """A predictor whose `fit` goes on with the one that was interrupted at `path`."""
-        record = read_record(where := Path(path).expanduser())
+        record = read_record(where := expanded(path))
         predictor = cls(record["request"]["label"] if label is None else label, **constructor)
         predictor._path, predictor._record = where, record
         return predictor

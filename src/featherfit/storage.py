@@ -33,6 +33,11 @@ _REMEDIES = {
 _OS_ERROR = re.compile(r"os error (\d+)")
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with `~` and `~user` replaced by home folders; those of nobody stay as they are, and no file is there."""
+    return Path(os.path.expanduser(path))
+
+
 @contextlib.contextmanager
 def storing(what: str, where: Path) -> Iterator[None]:
     """Context in which something is written.

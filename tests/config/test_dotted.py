@@ -345,3 +345,5 @@ def test_numbers_without_measure(key):
     if key != "optim.lr":
         with pytest.raises(ConfigError):
             build_config({key: 1 << 64})
+        with pytest.raises(ConfigError, match=key):
+            build_config({key: float(1 << 64)})

@@ -118,3 +118,9 @@ def test_numbers_among_strings_do_not_hide_text():
 def test_arrays_among_text_are_compared_with_nothing(first):
     column = pd.Series([first, np.array([1, 2])], dtype=object)
     assert infer_column_type(column)[0] == "null"
+
+
+@pytest.mark.parametrize("values", [[2**63, False], [-(2**70), 1.5, "a"]])
+def test_whole_numbers_of_more_than_64_bits_among_others(values):
+    assert infer_column_type(pd.Series(values, dtype=object))[0] != "null"
+    assert infer_column_type(pd.Series([values[0]] * 3, dtype=object))[0] == "null"

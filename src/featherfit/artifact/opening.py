@@ -31,6 +31,7 @@ from featherfit.artifact.standalone import check_settings, is_settings, may_be_i
 from featherfit.artifact.strict_json import MOST_BYTES, parse_object
 from featherfit.artifact.versions import upgraded
 from featherfit.errors import ArtifactError
+from featherfit.storage import expanded
 
 _TOP = (CONFIG, SCHEMA, WEIGHTS, METRICS, CHECKSUMS, CARD)
 
@@ -81,7 +82,7 @@ def open_artifact(path: str | Path) -> Opened:
     Raises:
         ArtifactError: Anything that is not as featherfit writes it.
     """
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if not folder.is_dir():
         raise ArtifactError(f"There is no artifact at {folder}: {'a file' if folder.exists() else 'nothing'} is there.")
     sizes = dict(_files(folder))

@@ -52,7 +52,7 @@ from featherfit.models.build import MultiModalModel, model_size
 from featherfit.models.heads import Head
 from featherfit.models.text import TextEncoder
 from featherfit.startup import collection_paused
-from featherfit.storage import storing
+from featherfit.storage import expanded, storing
 from featherfit.training.device import Device, pick_device
 
 LIBRARIES = ("torch", "transformers", "safetensors")
@@ -73,7 +73,7 @@ def save_artifact(fitted: Fitted, path: str | Path, *, standalone: bool | None =
         PathExistsError: `path` holds something else.
         StorageError: It cannot be written.
     """
-    target = Path(path).expanduser()
+    target = expanded(path)
     if not files.is_free(target) and not files.is_artifact(target) and not files.is_of_fit(target):
         raise PathExistsError(f"{target} is not empty and not an artifact. Choose another path, or empty it.")
     whole_encoder = fitted.config.optim.peft is None

@@ -21,7 +21,7 @@ from typing import Any
 from featherfit.artifact.format import CONFIG, RECORD, WORK, is_free
 from featherfit.artifact.strict_json import parse_object
 from featherfit.errors import ArtifactError, ConfigError, Interrupted, PathExistsError, TrainingError
-from featherfit.storage import storing, write_json_whole
+from featherfit.storage import expanded, storing, write_json_whole
 from featherfit.training.launch import speaks, together
 from featherfit.training.signals import StopRequest, listening
 
@@ -92,7 +92,7 @@ def output_path(save_path: str | Path | None, path: str | Path | None, *, resume
     """
     given = path if save_path is None else save_path
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-    chosen = Path("featherfit-models") / now if given is None else Path(given).expanduser()
+    chosen = Path("featherfit-models") / now if given is None else expanded(given)
     if resumes:
         if path is not None and chosen != Path(path):
             raise ConfigError(f"save_path={str(save_path)!r}: the fit at {path} goes on where it is. Leave it out.")

@@ -9,13 +9,15 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from featherfit.storage import expanded
+
 
 def cache_dir() -> Path:
     """`$FEATHERFIT_HOME`, or `featherfit` in the user's cache folder (`$XDG_CACHE_HOME`, by default `~/.cache`)."""
     home = os.environ.get("FEATHERFIT_HOME")
     if home:
-        return Path(home).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "featherfit"
+        return expanded(home)
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "featherfit"
 
 
 def write_file(path: Path, text: str) -> None:

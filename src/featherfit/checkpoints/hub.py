@@ -9,6 +9,7 @@ from pathlib import Path
 
 from featherfit.checkpoints.layout import CONFIG, WEIGHTS, files_to_download
 from featherfit.errors import CheckpointError
+from featherfit.storage import expanded
 
 # Whether the hub answers at all is known after this long.
 ANSWER_SECONDS = 10.0
@@ -31,9 +32,9 @@ def hub_cache_dir() -> Path:
     """Hugging Face's cache folder by its environment variables, as they are now."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if os.environ.get(variable):
-            return Path(os.environ[variable]).expanduser()
+            return expanded(os.environ[variable])
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    return Path(os.environ.get("HF_HOME") or cache / "huggingface").expanduser() / "hub"
+    return expanded(os.environ.get("HF_HOME") or cache / "huggingface") / "hub"
 
 
 def is_offline() -> bool:

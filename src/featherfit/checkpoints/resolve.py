@@ -14,6 +14,7 @@ from featherfit.checkpoints.layout import CONFIG, missing_parts, read_json, read
 from featherfit.checkpoints.listing import available_checkpoints, known_names
 from featherfit.checkpoints.wheels import canonical_name, convert_wheel, wheel_for
 from featherfit.errors import CheckpointError, did_you_mean
+from featherfit.storage import expanded
 from featherfit.types import PoolingMode
 
 Source = Literal["folder", "hub cache", "wheel", "hub", "artifact"]
@@ -127,7 +128,7 @@ class _Search:
             self.misses.append("hub: not a name a repository could have")
 
     def _folder(self) -> Iterator[Checkpoint]:
-        folder = Path(self.name.removeprefix(LOCAL)).expanduser()
+        folder = expanded(self.name.removeprefix(LOCAL))
         missing = missing_parts(folder)
         if not missing:
             yield read_checkpoint(folder, name=self.name, source="folder")

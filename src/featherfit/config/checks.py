@@ -120,7 +120,8 @@ def _as_kind(kinds: tuple[type, ...], value: Any) -> Any:
     if isinstance(value, int):
         return _only_if(abs(value) < LARGEST, int(value)) if int in kinds else _only_if(float in kinds, _finite(value))
     if isinstance(value, float):
-        return _finite(value) if float in kinds else int(_only_if(int in kinds and value.is_integer(), value))
+        whole = int in kinds and value.is_integer() and abs(value) < LARGEST
+        return _finite(value) if float in kinds else int(_only_if(whole, value))
     if isinstance(value, str):
         return _only_if(str in kinds, str(value))
     if isinstance(value, (list, tuple)):

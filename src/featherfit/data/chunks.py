@@ -27,6 +27,7 @@ from featherfit.data.load import (
     records_frame,
     refuse_duplicates,
 )
+from featherfit.storage import expanded
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,7 +77,7 @@ def open_table(path: str | Path, chunk_rows: int, *, name: str = "data") -> Tabl
     Raises:
         DataError: What `load_table` refuses.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     return OPENERS[file_ending(path, name)](path, chunk_rows)
 
 

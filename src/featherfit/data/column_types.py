@@ -98,7 +98,9 @@ def null(profile: Profile) -> str | None:
     if not profile.complete or profile.rows == 1:
         return None
     comparable = all(issubclass(kind, (str, numbers.Number, np.generic)) for kind in profile.kinds)  # arrays are not
-    if comparable and bool((profile.values == profile.values.iloc[0]).all()):
+    # Python's own comparison for objects: numpy's fails at whole numbers of more than 64 bits.
+    first, values = profile.values.iloc[0], profile.values
+    if comparable and (all(value == first for value in values) if values.dtype == object else (values == first).all()):
         return "every row has the same value"
     return None
 

@@ -20,6 +20,7 @@ import pandas as pd
 
 from featherfit.data.messages import some
 from featherfit.errors import DataError, MissingDependencyError
+from featherfit.storage import expanded
 
 DELIMITED: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "low_memory": False, "index_col": False}
 """How pandas is to read text with separators."""
@@ -126,7 +127,7 @@ def _is_unicode(record: Mapping[Any, Any]) -> bool:
 
 
 def _read_file(path: Path, name: str) -> pd.DataFrame:
-    path = path.expanduser()
+    path = expanded(path)
     return READERS[file_ending(path, name)](path)
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from featherfit.data.messages import raise_all, some
 from featherfit.errors import ConfigError, DataError, PathExistsError
+from featherfit.storage import expanded
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,13 +35,13 @@ def check_target(source: str | Path, target: str | Path, *, overwrite: bool = Fa
         ConfigError: An ending that is none of `WRITERS`, a folder that does not exist, or the source itself.
         PathExistsError: `target` is there already, or is a folder.
     """
-    path = Path(target).expanduser()
+    path = expanded(target)
     ending = path.suffix.lower()
     if ending not in WRITERS:
         raise ConfigError(f"{name} {target}: a file's name has to end in one of {', '.join(WRITERS)}.")
     if not path.parent.is_dir():
         raise ConfigError(f"{name} {target}: there is no folder {path.parent}.")
-    origin = Path(source).expanduser()
+    origin = expanded(source)
     if path.resolve() == origin.resolve() or (path.exists() and origin.exists() and path.samefile(origin)):
         raise ConfigError(f"{name} {target} is the input itself. Choose another file.")
     if path.is_dir():

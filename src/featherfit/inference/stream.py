@@ -30,6 +30,7 @@ from featherfit.data.write import check_target, check_types, written_table
 from featherfit.errors import ConfigError, DataError, did_you_mean
 from featherfit.inference.predict import Progress, labels_of, outputs, table_rows
 from featherfit.inference.tables import as_series
+from featherfit.storage import expanded
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,7 +87,7 @@ def predict_file(
         DataError: A file or rows that cannot be used; no target is written.
     """
     check_on_error(on_error)
-    target = Path(target).expanduser()
+    target = expanded(target)
     ending = check_target(source, target, overwrite=overwrite)
     kept = [keep_columns] if isinstance(keep_columns, str) else list(keep_columns)
     result_types = _result_types(fitted, proba)
