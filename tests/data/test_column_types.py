@@ -1,5 +1,7 @@
 import datetime
 import uuid
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -120,7 +122,7 @@ def test_arrays_among_text_are_compared_with_nothing(first):
     assert infer_column_type(column)[0] == "null"
 
 
-@pytest.mark.parametrize("values", [[2**63, False], [-(2**70), 1.5, "a"]])
-def test_whole_numbers_of_more_than_64_bits_among_others(values):
+@pytest.mark.parametrize("values", [[2**63, False], [-(2**70), 1.5, "a"], [Fraction(0), Decimal("Infinity")]])
+def test_numbers_that_cannot_be_compared(values):
     assert infer_column_type(pd.Series(values, dtype=object))[0] != "null"
     assert infer_column_type(pd.Series([values[0]] * 3, dtype=object))[0] == "null"

@@ -98,11 +98,17 @@ def null(profile: Profile) -> str | None:
     if not profile.complete or profile.rows == 1:
         return None
     comparable = all(issubclass(kind, (str, numbers.Number, np.generic)) for kind in profile.kinds)  # arrays are not
-    # Python's own comparison for objects: numpy's fails at whole numbers of more than 64 bits.
-    first, values = profile.values.iloc[0], profile.values
-    if comparable and (all(value == first for value in values) if values.dtype == object else (values == first).all()):
+    if comparable and _all_equal(profile.values):
         return "every row has the same value"
     return None
+
+
+def _all_equal(values: pd.Series) -> bool:
+    first = values.iloc[0]
+    if values.dtype != object:
+        return bool((values == first).all())
+    # One by one, and only within a type: comparing a fraction with an infinite decimal, or what is over 64 bits, fails.
+    return all(type(value) is type(first) and value == first for value in values)
 
 
 def datetimes(profile: Profile) -> str | None:
