@@ -180,7 +180,10 @@ def at_work(
     """
     told = (record or {}).get("standalone") if standalone is None else standalone
     work = Workspace(path, dict(record or {}), told)
-    leave, first = partial(_leave, work, path.exists(), clean), speaks()
+    first = speaks()
+    # To the other processes, a folder the first one works in already is one that it made.
+    was_there = path.exists() and (first or not work.folder.exists())
+    leave = partial(_leave, work, was_there, clean)
     lock = _locked(work, leave) if first else contextlib.nullcontext()
     with together(clean_up=None if first else leave), lock, listening(tell) as work.stop:
         try:
