@@ -229,7 +229,8 @@ def _train(run: Run) -> Fitted:
     fitted.model.eval()
     forget_backward(fitted.model)
     release_freed_memory()
-    best = evaluate() if len(used) > 1 or evaluate.slices else states.kept[0].score
+    again = len(used) > 1 or bool(evaluate.slices)
+    best = evaluate() if again else states.kept[0].score
     assert train_set.labels is not None and tuning_set.labels is not None
     warn_of_chance(metric, best, train_set.labels, tuning_set.labels, fitted.label)
     summary = {
@@ -245,4 +246,4 @@ def _train(run: Run) -> Fitted:
     if evaluate.slices:
         summary["validation_slices"] = evaluate.slices
     reporter.info(f"Validation {metric} {best:.4f} after {steps} steps ({reason}).")
-    return calibrated(replace(fitted, summary=summary), tuning_set, reporter.info)
+    return calibrated(replace(fitted, summary=summary), tuning_set, evaluate.logits if again else None, reporter.info)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from featherfit.artifact.fitted import Fitted
@@ -17,12 +18,13 @@ from featherfit.evaluation.threshold import TunedThreshold, check_metric, tune_t
 from featherfit.inference.predict import Progress, labelled_outputs, outputs
 
 
-def calibrated(fitted: Fitted, held_out: Dataset, tell: Callable[[str], None]) -> Fitted:
+def calibrated(fitted: Fitted, held_out: Dataset, logits: np.ndarray | None, tell: Callable[[str], None]) -> Fitted:
     """The predictor with a temperature as `optim.calibration` wants it, and without an earlier threshold.
 
     Args:
         fitted: With its final weights; its summary gets `temperature` and `calibration`, why it is what it is.
         held_out: Rows with labels that were not trained on.
+        logits: Of these rows and weights, (rows, C), where they are known.
         tell: Hears what came of it.
     """
     if fitted.decision.threshold != 0.5:
@@ -35,7 +37,7 @@ def calibrated(fitted: Fitted, held_out: Dataset, tell: Callable[[str], None]) -
     if fitted.label.problem_type == "regression" or wanted is None:
         return replace(fitted, decision=UNCALIBRATED)
     assert held_out.labels is not None
-    logits = outputs(fitted, held_out)
+    logits = outputs(fitted, held_out) if logits is None else logits
     found = fitted.device.ranks.agreed(calibrate(logits, held_out.labels, transfer=wanted == "transfer"))
     decision, reason = Decision(found.temperature), found.reason
     if found.temperature != 1:

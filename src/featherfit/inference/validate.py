@@ -22,12 +22,14 @@ class Validation:
 
     Attributes:
         slices: The latest score of every slice, NaN where it is not defined; empty without slices.
+        logits: Of the rows when they were last scored, (rows, C).
     """
 
     def __init__(self, fitted: Fitted, rows: Dataset, tell: Callable[[str], None]):
         """Args are the predictor under training, labelled rows, and what hears of the slices' scores."""
         self._fitted, self._rows, self._tell = fitted, rows, tell
         self.slices: dict[str, float] = {}
+        self.logits: np.ndarray | None = None
         names = np.array(rows.slices or [], dtype=object)
         self._places = {name: np.flatnonzero(names == name) for name in dict.fromkeys(rows.slices or [])}
 
@@ -35,6 +37,7 @@ class Validation:
         """The score; all ranks get that of the first."""
         metric, agreed = self._fitted.validation_metric, self._fitted.device.ranks.agreed
         logits, labels = outputs(self._fitted, self._rows), self._rows.labels
+        self.logits = logits
         assert labels is not None
         if not self._places:
             return agreed(score_outputs([metric], logits, labels, self._fitted.label)[metric])
