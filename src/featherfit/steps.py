@@ -103,8 +103,7 @@ def take_steps(run: Run, plan: Any, states: BestStates, evaluate: Callable[[], f
         step, reason = _train_on(run, plan, states, evaluate)
     else:
         step, reason = saved.loop.facts["step"], saved.ended
-        weights = {name: tensor for name, tensor in saved.loop.tensors.items() if name.startswith("weights/")}
-        load_trainable_state(model, {name.removeprefix("weights/"): tensor for name, tensor in weights.items()})
+        load_trainable_state(model, saved.loop.under("weights/"))
     if not states.kept:
         states.add(evaluate(), step, model)
     return step, reason

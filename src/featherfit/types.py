@@ -73,6 +73,10 @@ class LoopState:
     facts: dict[str, Any]
     tensors: dict[str, torch.Tensor]
 
+    def under(self, prefix: str) -> dict[str, torch.Tensor]:
+        """The tensors whose names begin so, by the rest of their names."""
+        return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+
 
 @dataclass(frozen=True)
 class StepReport:

@@ -173,11 +173,7 @@ def swapped_tensors(target: Target) -> None:
 @attack
 def tensors(target: Target) -> None:
     """Missing, extra, renamed, of another shape or type, as a header that fits the file."""
-    file = target.draw.choice(
-        [target.folder / files.WEIGHTS, *sorted((target.folder / files.BASE).glob("*.safetensors"))]
-    )
-    header, body = _split(file)
-    header.pop("__metadata__", None)
+    file, header, body = _drawn_weights(target)
     name = target.draw.choice(sorted(header))
     what = target.draw.choice(["missing", "extra", "renamed", "flat", "type"])
     if what == "missing":
@@ -200,11 +196,7 @@ def tensors(target: Target) -> None:
 
 @attack
 def headers(target: Target) -> None:
-    file = target.draw.choice(
-        [target.folder / files.WEIGHTS, *sorted((target.folder / files.BASE).glob("*.safetensors"))]
-    )
-    header, body = _split(file)
-    header.pop("__metadata__", None)
+    file, header, body = _drawn_weights(target)
     entry = header[target.draw.choice(sorted(header))]
     what = target.draw.randrange(9)
     if what == 0:
@@ -423,6 +415,15 @@ def other_formats(target: Target) -> None:
         config["files"] = target.draw.choice([{}, [], None, {files.WEIGHTS: 1}, {"../x": "0" * 64}])
     target.write(files.CONFIG, config)
     target.rehash()
+
+
+def _drawn_weights(target: Target) -> tuple[Path, dict[str, Any], bytes]:
+    """One of the artifact's safetensors files, its header without metadata, and what follows it."""
+    weights = [target.folder / files.WEIGHTS, *sorted((target.folder / files.BASE).glob("*.safetensors"))]
+    file = target.draw.choice(weights)
+    header, body = _split(file)
+    header.pop("__metadata__", None)
+    return file, header, body
 
 
 def _split(file: Path) -> tuple[dict[str, Any], bytes]:

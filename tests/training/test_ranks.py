@@ -172,6 +172,16 @@ def wait_for(file: Path, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+def start_endless_fit(tmp_path: Path, path: Path, setting: str) -> list[subprocess.Popen]:
+    """Two processes that train until they are stopped."""
+    write_checkpoint(tmp_path / "checkpoint")
+    reviews(60).to_csv(tmp_path / "data.csv", index=False)
+    checkpoint = f"model.hf_text.checkpoint_name={tmp_path / 'checkpoint'}"
+    endless = ("optim.max_epochs=100000", "optim.patience=1000000", "env.batch_size=8")
+    words = ("fit", str(tmp_path / "data.csv"), "--label", "label", "--path", str(path))
+    return start(2, "-m", "featherfit", *words, checkpoint, *endless, setting)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("victim", "how", "told"),
@@ -184,15 +194,8 @@ def wait_for(file: Path, seconds: float = 60) -> None:
 )
 def test_a_lost_rank(tmp_path, victim, how, told):
     """The other one says so, soon, and leaves nothing behind; the path can be used again."""
-    write_checkpoint(tmp_path / "checkpoint")
-    reviews(60).to_csv(tmp_path / "data.csv", index=False)
     path = tmp_path / "out" / "artifact"
-    endless = ["optim.max_epochs=100000", "optim.patience=1000000", "env.rank_timeout=4", "env.batch_size=8"]
-    checkpoint = f"model.hf_text.checkpoint_name={tmp_path / 'checkpoint'}"
-    processes = start(
-        2, "-m", "featherfit", "fit", str(tmp_path / "data.csv"), "--label", "label", "--path", str(path), checkpoint,
-        *endless,
-    )  # fmt: skip
+    processes = start_endless_fit(tmp_path, path, "env.rank_timeout=4")
     try:
         wait_for(path / "training" / "step-000003.safetensors")
         processes[victim].send_signal(how)
@@ -210,15 +213,8 @@ def test_a_lost_rank(tmp_path, victim, how, told):
 @pytest.mark.slow
 def test_a_signal_to_one_ends_all_after_the_same_step(tmp_path):
     """With a state to go on from, and one word about it."""
-    write_checkpoint(tmp_path / "checkpoint")
-    reviews(60).to_csv(tmp_path / "data.csv", index=False)
     path = tmp_path / "artifact"
-    endless = ["optim.max_epochs=100000", "optim.patience=1000000", "env.batch_size=8", "env.state_interval=0"]
-    checkpoint = f"model.hf_text.checkpoint_name={tmp_path / 'checkpoint'}"
-    processes = start(
-        2, "-m", "featherfit", "fit", str(tmp_path / "data.csv"), "--label", "label", "--path", str(path), checkpoint,
-        *endless,
-    )  # fmt: skip
+    processes = start_endless_fit(tmp_path, path, "env.state_interval=0")
     try:
         wait_for(path / "training" / "state-000003.json")
         processes[1].send_signal(signal.SIGTERM)

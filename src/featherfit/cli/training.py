@@ -10,25 +10,34 @@ import featherfit
 from featherfit.cli.options import DATA, Json, OutputFolder, Seed, Verbosity, reporter_of
 from featherfit.errors import ConfigError
 
+Table = Annotated[str, typer.Argument(metavar="DATA", help=f"{DATA} to learn from.")]
+Label = Annotated[str, typer.Option(help="Column to predict.")]
+Preset = Annotated[str | None, typer.Option(help="Preset, such as multilingual.")]
+Tuning = Annotated[str | None, typer.Option(help="Rows to validate on; default: a holdout.")]
+ColumnTypes = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=TYPE", help="Type of a column, not inferred; may be given again.")
+]
+Problem = Annotated[str | None, typer.Option(help="binary, multiclass or regression.")]
+Holdout = Annotated[float | None, typer.Option(help="Share of rows to hold out, 0 to 1.")]
+Standalone = Annotated[bool, typer.Option("--standalone", help="Put the pretrained weights in too.")]
+
 
 def fit(
-    data: Annotated[str, typer.Argument(metavar="DATA", help=f"{DATA} to learn from.")],
-    label: Annotated[str, typer.Option(help="Column to predict.")],
+    data: Table,
+    label: Label,
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as optim.peft=lora optim.lr=1e-3.")
     ] = None,
-    presets: Annotated[str | None, typer.Option(help="Preset, such as multilingual.")] = None,
+    presets: Preset = None,
     path: OutputFolder = None,
-    tuning_data: Annotated[str | None, typer.Option(help="Rows to validate on; default: a holdout.")] = None,
-    column_type: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=TYPE", help="Type of a column, not inferred; may be given again.")
-    ] = None,
-    problem_type: Annotated[str | None, typer.Option(help="binary, multiclass or regression.")] = None,
+    tuning_data: Tuning = None,
+    column_type: ColumnTypes = None,
+    problem_type: Problem = None,
     eval_metric: Annotated[str | None, typer.Option(help="Metric to choose the weights and to score by.")] = None,
-    holdout_frac: Annotated[float | None, typer.Option(help="Share of rows to hold out, 0 to 1.")] = None,
+    holdout_frac: Holdout = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds after which training stops.")] = None,
     seed: Seed = 0,
-    standalone: Annotated[bool, typer.Option("--standalone", help="Put the pretrained weights in too.")] = False,
+    standalone: Standalone = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the fit interrupted at --path.")] = False,
     verbosity: Verbosity = 2,
     as_json: Json = False,
@@ -67,20 +76,18 @@ def fit(
 
 
 def plan(
-    data: Annotated[str, typer.Argument(metavar="DATA", help=f"{DATA} to learn from.")],
-    label: Annotated[str, typer.Option(help="Column to predict.")],
+    data: Table,
+    label: Label,
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as optim.peft=lora env.memory_budget=8GB.")
     ] = None,
-    presets: Annotated[str | None, typer.Option(help="Preset, such as multilingual.")] = None,
-    tuning_data: Annotated[str | None, typer.Option(help="Rows to validate on; default: a holdout.")] = None,
-    column_type: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=TYPE", help="Type of a column, not inferred; may be given again.")
-    ] = None,
-    problem_type: Annotated[str | None, typer.Option(help="binary, multiclass or regression.")] = None,
-    holdout_frac: Annotated[float | None, typer.Option(help="Share of rows to hold out, 0 to 1.")] = None,
+    presets: Preset = None,
+    tuning_data: Tuning = None,
+    column_type: ColumnTypes = None,
+    problem_type: Problem = None,
+    holdout_frac: Holdout = None,
     seed: Seed = 0,
-    standalone: Annotated[bool, typer.Option("--standalone", help="Put the pretrained weights in too.")] = False,
+    standalone: Standalone = False,
     verbosity: Verbosity = 2,
     as_json: Json = False,
 ) -> None:

@@ -19,6 +19,7 @@ from typing import IO, Any, TextIO
 import pandas as pd
 
 from featherfit.data.messages import some
+from featherfit.data.processors.cells import is_unicode
 from featherfit.errors import DataError, MissingDependencyError
 from featherfit.storage import expanded
 
@@ -118,12 +119,7 @@ def records_frame(records: list[Any], name: str, start: int = 0) -> pd.DataFrame
 
 
 def _is_unicode(record: Mapping[Any, Any]) -> bool:
-    try:
-        for value in (*record, *record.values()):
-            str(value).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    return all(is_unicode(str(value)) for value in (*record, *record.values()))
 
 
 def _read_file(path: Path, name: str) -> pd.DataFrame:

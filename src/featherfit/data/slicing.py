@@ -9,7 +9,7 @@ import pandas as pd
 
 from featherfit.data.languages import detect_languages
 from featherfit.data.messages import raise_all
-from featherfit.data.processors.text import column_texts
+from featherfit.data.processors.cells import as_text, column_texts
 from featherfit.errors import ConfigError, DataError, did_you_mean
 
 AUTO = "auto"
@@ -78,8 +78,7 @@ def _languages(frame: pd.DataFrame, text_columns: Sequence[str]) -> list[str]:
 
 
 def _texts(column: pd.Series) -> list[str]:
-    """Values as text; 2.0 as 2, whatever dtype its neighbours force."""
     return [
-        MISSING if absent else str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+        MISSING if absent else as_text(value) or str(value)
         for value, absent in zip(column.tolist(), column.isna(), strict=True)
     ]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featherfit.evaluation.confusion import OF_COUNTS
-from featherfit.evaluation.metrics import METRICS
+from featherfit.evaluation.metrics import METRICS, score, symmetric_errors
 
 LEVEL = 0.95
 """Share of intervals that hold the true value."""
@@ -51,10 +51,9 @@ class Predicted:
 
     def score(self, metric: str) -> float:
         """A metric of all rows; NaN where it is not defined."""
-        given = self.given(metric)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # scikit-learn's, of classes that are not among the rows
-            return float(METRICS[metric].function(self.true, given))
+            return score(metric, self.true, self.ids, self.proba, self.values)
 
     def given(self, metric: str) -> np.ndarray:
         """What `metric` is computed from."""
@@ -152,12 +151,6 @@ def _relative(rows: Predicted) -> np.ndarray:
     return np.abs(values - true) / np.maximum(np.abs(true), np.finfo(np.float64).eps)
 
 
-def _symmetric(rows: Predicted) -> np.ndarray:
-    true, values = rows.true, rows.given("smape")
-    size = (np.abs(true) + np.abs(values)) / 2
-    return np.divide(np.abs(true - values), size, out=np.zeros_like(size), where=size > 0)
-
-
 _LOSSES: dict[str, Callable[[Predicted], np.ndarray]] = {
     "log_loss": _own_losses,
     "nll": _own_losses,
@@ -165,7 +158,7 @@ _LOSSES: dict[str, Callable[[Predicted], np.ndarray]] = {
     "rmse": lambda rows: np.square(rows.true - rows.given("rmse")),
     "mae": lambda rows: np.abs(rows.true - rows.given("mae")),
     "mape": _relative,
-    "smape": _symmetric,
+    "smape": lambda rows: symmetric_errors(rows.true, rows.given("smape")),
 }
 """What is averaged over rows; of `rmse` the root is taken then."""
 

@@ -71,9 +71,14 @@ def _log_loss(true: np.ndarray, proba: np.ndarray) -> float:
     return log_loss(true, proba, labels=np.arange(proba.shape[1]))
 
 
-def _smape(true: np.ndarray, values: np.ndarray) -> float:
+def symmetric_errors(true: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Each row's error relative to the mean of both sizes, (rows,), 0 to 2; 0 where both are 0."""
     size = (np.abs(true) + np.abs(values)) / 2
-    return float(np.mean(np.divide(np.abs(true - values), size, out=np.zeros_like(size), where=size > 0)))
+    return np.divide(np.abs(true - values), size, out=np.zeros_like(size), where=size > 0)
+
+
+def _smape(true: np.ndarray, values: np.ndarray) -> float:
+    return float(np.mean(symmetric_errors(true, values)))
 
 
 def _correlation(name: str, true: np.ndarray, values: np.ndarray) -> float:

@@ -11,6 +11,7 @@ from featherfit.data.batch import inference_plan, load_batches
 from featherfit.data.dataset import Dataset
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.errors import DataError
+from featherfit.evaluation.bootstrap import Predicted
 from featherfit.evaluation.decision import UNCALIBRATED, Decision
 from featherfit.evaluation.metrics import score
 from featherfit.memory import released_now_and_then
@@ -98,8 +99,14 @@ def score_outputs(
         label: The label's processor; regression is scored in the label's own unit.
         decision: How logits are read.
     """
+    rows = predicted(logits, labels, label, decision)
+    return {name: score(name, rows.true, rows.ids, rows.proba, rows.values) for name in names}
+
+
+def predicted(
+    logits: np.ndarray, labels: np.ndarray, label: LabelProcessor, decision: Decision = UNCALIBRATED
+) -> Predicted:
+    """A model's outputs in the forms metrics want; arguments as for `score_outputs`."""
     if label.problem_type == "regression":
-        true, values = label.inverse_scale(labels), label.inverse_scale(logits[:, 0])
-        return {name: score(name, true, None, None, values) for name in names}
-    ids, proba = decision.ids(logits), decision.probabilities(logits)
-    return {name: score(name, labels, ids, proba, None) for name in names}
+        return Predicted(label.inverse_scale(labels), values=label.inverse_scale(logits[:, 0]))
+    return Predicted(labels, decision.ids(logits), decision.probabilities(logits))

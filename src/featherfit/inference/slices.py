@@ -10,7 +10,7 @@ import pandas as pd
 from featherfit.artifact.fitted import Fitted
 from featherfit.data.slicing import row_slices
 from featherfit.errors import ConfigError, did_you_mean
-from featherfit.evaluation.bootstrap import Predicted
+from featherfit.evaluation.outputs import predicted
 from featherfit.evaluation.slices import SlicedScores, score_slices
 from featherfit.inference.predict import Progress, labelled_outputs, labels_of, metric_names
 
@@ -49,7 +49,7 @@ def evaluate_by(
     chosen = _reference(fitted, columns, values, reference)
     truth, logits = labelled_outputs(fitted, frame, label, progress)
     scores = score_slices(
-        predicted(fitted, truth, logits),
+        predicted(logits, truth, fitted.label, fitted.decision),
         values,
         columns,
         names,
@@ -58,13 +58,6 @@ def evaluate_by(
         seed=seed,
     )
     return scores, labels_of(fitted, logits)
-
-
-def predicted(fitted: Fitted, truth: np.ndarray, logits: np.ndarray) -> Predicted:
-    """Encoded labels and logits in the forms metrics want, regression in the label's unit."""
-    if fitted.label.problem_type == "regression":
-        return Predicted(fitted.label.inverse_scale(truth), values=fitted.label.inverse_scale(logits[:, 0]))
-    return Predicted(truth, fitted.decision.ids(logits), fitted.decision.probabilities(logits))
 
 
 def _reference(

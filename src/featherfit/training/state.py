@@ -70,7 +70,7 @@ class Progress:
         Raises:
             ArtifactError: It is of another model, or of another number of ranks.
         """
-        weights = _under("weights/", state.tensors)
+        weights = state.under("weights/")
         ranks = self._device.ranks
         if weights.keys() != self._named.keys() or len(state.facts["tokens"]) != ranks.world:
             raise ArtifactError("The state is of a fit that trained something else.")
@@ -79,13 +79,13 @@ class Progress:
                 parameter.copy_(weights[name])
         self.step, self.rows = state.facts["step"], state.facts["rows"]
         self._started = time.monotonic() - state.facts["seconds"]
-        average = _under("average/", state.tensors)
+        average = state.under("average/")
         self._average.restore([average[name] for name in self._named if average], self.step)
-        self._restore_optimizer(_under("optimizer/", state.tensors))
+        self._restore_optimizer(state.under("optimizer/"))
         self._limit.tokens, self._limit.of_epoch = state.facts["tokens"][ranks.rank]
         if self._scaler is not None:
             self._scaler.load_state_dict(state.facts["scaler"])
-        random = _under(f"random/{ranks.rank}/", state.tensors)
+        random = state.under(f"random/{ranks.rank}/")
         torch.set_rng_state(random["cpu"])
         if "gpu" in random and self._device.place.type == "cuda":
             torch.cuda.set_rng_state(random["gpu"], self._device.place)
@@ -111,7 +111,3 @@ class Progress:
             name, _, key = path.rpartition("/")
             kept.setdefault(places[name], {})[key] = tensor
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": kept})
-
-
-def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -23,7 +23,7 @@ def column_texts(column: pd.Series) -> list[str]:
         if type(value) is str:  # nearly all are
             texts.append(value)
             continue
-        text = "" if absent else _text(value)
+        text = "" if absent else as_text(value)
         if text is None:
             raise DataError(
                 f"Row {some([label])}, column {column.name!r}: {_not_text(value)}. "
@@ -39,7 +39,7 @@ def unreadable_cells(column: pd.Series) -> dict[int, str]:
     for position, (value, absent) in enumerate(zip(column.tolist(), column.isna(), strict=True)):
         if absent:
             continue
-        text = _text(value)
+        text = as_text(value)
         if text is None:
             found[position] = _not_text(value)
         elif not is_unicode(text):
@@ -56,7 +56,7 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
     """A present value as text; None if it is neither text nor a number."""
     if isinstance(value, str):
         return str(value)
