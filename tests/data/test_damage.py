@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import pandas as pd
@@ -36,6 +37,18 @@ def test_a_signalling_nan():
     assert load_table(frame.drop(index=[2, 4])).index.tolist() == [0, 1, 3]
     with pytest.raises(DataError, match="row 1, column 'a'"):
         load_table([{"a": "x"}, {"a": Decimal("sNaN")}])
+
+
+@pytest.mark.parametrize(
+    "number", [10**5000, -(10**5000), Fraction(1, 10**5000)], ids=["whole", "negative", "fraction"]
+)
+def test_a_number_that_python_does_not_write_out(number):
+    frame = pd.DataFrame({"text": pd.Series(["a", number, 3], dtype=object)})
+    with pytest.raises(DataError, match=r"^rows: row 1, column 'text': a number of more than 4,000 digits"):
+        load_table(frame, name="rows")
+    with pytest.raises(ValueError, match="4300"):
+        str(number)
+    assert load_table(frame.assign(text=[10**3999, 2, 3])) is not None and len(str(10**4000)) == 4001
 
 
 def test_no_utf8_in_a_parquet_file(tmp_path):

@@ -119,7 +119,7 @@ def test_paths(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (3, "data is a int. Give a pandas DataFrame"),
+        (3, "data is a int. Give a DataFrame"),
         (FRAME["text"], "single column"),
         (["a", "b"], "item 0 is a str, not a dict"),
         ({"text": "a"}, r"single values where lists are expected: 'text'"),
@@ -174,3 +174,12 @@ class TestOtherLibraries:
     def test_nothing_is_imported_for_it(self):
         code = "import sys, pandas; from featherfit.data.load import load_table; load_table(pandas.DataFrame({'a': [1]})); "
         subprocess.run([sys.executable, "-c", f"{code}sys.exit('polars' in sys.modules)"], check=True)
+
+
+@pytest.mark.parametrize("value", ["1" * 5000, "[" * 100_000 + "]" * 100_000], ids=["digits", "depth"])
+@pytest.mark.parametrize("name", ["r.jsonl", "r.json"])
+def test_json_that_python_does_not_read(tmp_path, name, value):
+    line = f'{{"a": {value}}}'
+    (tmp_path / name).write_text(line if name == "r.jsonl" else f"[{line}]")
+    with pytest.raises(DataError, match=r"line 1: |is not JSON: "):
+        load_table(tmp_path / name)

@@ -15,7 +15,7 @@ SENTENCES = st.lists(
 ).map(" ".join)
 SURROGATES = st.text(st.characters(categories=["Cs"]), min_size=1, max_size=2)
 NUMBERS = st.one_of(
-    st.integers(), st.integers(0, 3), st.floats(), st.booleans(), st.decimals(), st.complex_numbers(),
+    st.integers(), st.integers(0, 3), st.floats(), st.booleans(), st.sampled_from([10**400, -(10**400)]), st.decimals(), st.complex_numbers(),
     st.integers(-5, 5).map(np.int8), st.floats(width=32).map(np.float32), st.booleans().map(np.bool_),
 )  # fmt: skip
 MISSING = st.sampled_from([None, float("nan"), pd.NA, pd.NaT, np.nan])

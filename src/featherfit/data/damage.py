@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import decimal
+from fractions import Fraction
 
 import pandas as pd
 
 from featherfit.data.messages import some
 from featherfit.errors import DataError
 
+MOST_BITS = 13_288
+"""4,000 digits; from 4,300 on Python refuses to turn a number into text."""
+
 
 def refuse_damage(frame: pd.DataFrame, name: str) -> None:
-    """Raises where pandas itself would, on a cell that is only asked for or asked whether it is missing.
+    """Raises where pandas or Python would, on a cell that is only asked for, asked whether it is missing, or written out.
 
     Args:
         frame: Any table; left as it is.
         name: What messages call it.
 
     Raises:
-        DataError: A signalling NaN, or bytes in a column of Arrow strings that are not UTF-8; with index and column.
+        DataError: A signalling NaN, a whole number of thousands of digits, or bytes in a column of Arrow strings that are
+            not UTF-8; with index and column.
     """
     for position, dtype in enumerate(frame.dtypes):
         column = frame.iloc[:, position]
@@ -26,6 +31,7 @@ def refuse_damage(frame: pd.DataFrame, name: str) -> None:
             _refuse_bytes(column, name)
         elif dtype.kind == "O":
             _refuse_signals(column, name)
+            _refuse_endless(column, name)
 
 
 def _refuse_signals(column: pd.Series, name: str) -> None:
@@ -37,6 +43,19 @@ def _refuse_signals(column: pd.Series, name: str) -> None:
             f"{name}: row {some(column.index[odd])}, column {column.name!r}: Decimal('sNaN') is a NaN that raises when it is "
             "looked at. Put None in its place."
         ) from None
+
+
+def _refuse_endless(column: pd.Series, name: str) -> None:
+    odd = [
+        isinstance(value, int | Fraction)
+        and max(value.numerator.bit_length(), value.denominator.bit_length()) > MOST_BITS
+        for value in column.tolist()
+    ]
+    if any(odd):
+        raise DataError(
+            f"{name}: row {some(column.index[odd])}, column {column.name!r}: a number of more than 4,000 digits, which Python "
+            "does not write out. Put text in its place, or None."
+        )
 
 
 def _refuse_bytes(column: pd.Series, name: str) -> None:

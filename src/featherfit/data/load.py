@@ -276,7 +276,7 @@ def _read_json(path: Path) -> pd.DataFrame:
         with opened_text(path) as text:
             try:
                 return _from_records(json.load(text), repr(str(path)))
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{str(path)!r} is not JSON: {error}.") from error
     return _from_records(list(json_lines(path)), repr(str(path)))
 
@@ -302,9 +302,10 @@ def json_lines(path: Path) -> Iterator[Any]:
 def _json_line(path: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, and lists within lists within lists
+        reason = getattr(error, "msg", error)
         raise DataError(
-            f"{str(path)!r}, line {number}: {error.msg}. The file has to hold one JSON object per line, or one list."
+            f"{str(path)!r}, line {number}: {reason}. The file has to hold one JSON object per line, or one list."
         ) from error
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from featherfit.data.column_types import infer_column_type
-from featherfit.data.labels import kind_of
+from featherfit.data.labels import as_float, kind_of
 from featherfit.data.messages import count
 from featherfit.data.processors.cells import is_unicode, unreadable_cells
 from featherfit.data.processors.label import LabelProcessor
@@ -129,6 +129,8 @@ def screen_training(
     for name in table.columns:
         if name == label or given.get(name, "text") != "text":
             continue
+        if name not in given and table[name].dtype.kind in _NUMBERS:
+            continue
         odd = unreadable_cells(table[name])
         if odd and (name in given or _text_but_for(table[name], list(odd))):
             found += [(place, name, why) for place, why in odd.items()]
@@ -165,6 +167,9 @@ def _unlearnable(column: pd.Series, regression: bool) -> dict[int, str]:
     return found
 
 
+_NUMBERS = "biufcmM"
+"""NumPy's kinds of columns that have neither text nor anything odd."""
+
 _COUNTS_AS = {"text": "text", "boolean": "boolean", "integer": "number", "float": "number"}
 """What labels count as: whole numbers and fractions may stand together."""
 
@@ -172,7 +177,7 @@ _COUNTS_AS = {"text": "text", "boolean": "boolean", "integer": "number", "float"
 def _no_number(value: Any, kind: str, regression: bool) -> bool:
     if kind == "text":
         return regression and not np.isfinite(pd.to_numeric(value, errors="coerce"))
-    return kind == "number" and value in (math.inf, -math.inf)
+    return kind == "number" and math.isinf(as_float(value))
 
 
 def _without(table: pd.DataFrame, found: list[tuple[int, str, str]]) -> Screened:
