@@ -45,9 +45,14 @@ class TestLanguages:
 
     def test_shares_of_a_sample(self):
         pytest.importorskip("py3langid")
-        finding = self.note(self.demo("en en de ja", 60))
-        assert finding.message == "Languages, by 120 texts of them: en 50.0%, de 25.0%, ja 25.0%."
+        finding = self.note([*demo_table("en", "train")["text"].head(100), *self.demo("de ja", 50)])
+        assert finding.message == "Languages, by 200 texts of them: en 50.0%, de 25.0%, ja 25.0%."
         assert (finding.severity, finding.count) == ("note", 3)
+
+    def test_those_of_a_text_or_three_are_not_named(self, monkeypatch):
+        found = ["en"] * 180 + ["fr"] * 15 + ["af"] * 3 + ["nl"] * 2
+        monkeypatch.setattr(findings, "detect_languages", lambda texts: found)
+        assert self.note(self.demo("en de fr", 70)).message.endswith(": en 90.0%, fr 7.5%, others 2.5%.")
 
     def test_texts_without_a_letter_do_not_count(self):
         pytest.importorskip("py3langid")

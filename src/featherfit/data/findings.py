@@ -37,6 +37,9 @@ LOPSIDED = 0.95
 LANGUAGE_SAMPLE, LANGUAGE_CHARACTERS = 200, 300
 """Texts whose language is looked for, evenly spaced, and how much of each."""
 
+LEAST_LANGUAGE = 0.02
+"""Share from which on a language is named; one found in fewer of two hundred texts is as likely a mistake."""
+
 FEW_TEXTS = 100
 """Texts below which no languages are named: a hundredth of them, the least share that counts, is no text at all."""
 
@@ -179,7 +182,10 @@ def _languages(texts: list[str]) -> Iterator[Finding]:
         return
     found.pop(UNDETERMINED, None)
     if found:
-        listed = ", ".join(f"{name} {times / found.total():.1%}" for name, times in found.most_common())
+        shares = {name: times / found.total() for name, times in found.most_common()}
+        listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share >= LEAST_LANGUAGE)
+        rest = sum(share for share in shares.values() if share < LEAST_LANGUAGE)
+        listed += f", others {rest:.1%}" if rest else ""
         message = f"Languages, by {count(found.total(), 'text')} of them: {listed}."
         yield Finding("languages", "note", message, len(found))
 
