@@ -148,7 +148,7 @@ def _text_but_for(column: pd.Series, odd: list[int]) -> bool:
 def _unlearnable(column: pd.Series, regression: bool) -> dict[int, str]:
     """What is wrong with labels that nothing can be learnt from, by position."""
     values, absent = column.tolist(), column.isna().tolist()
-    kinds = [None if (kind := kind_of(type(value))) is None else _COUNTS_AS[kind] for value in values]
+    kinds = [None if (known := kind_of(type(value))) is None else _COUNTS_AS[known] for value in values]
     present = Counter(kind for kind, gone in zip(kinds, absent, strict=True) if kind is not None and not gone)
     common, times = (present.most_common(1) or [("", 0)])[0]
     mixed = 2 * times <= present.total()  # nobody can say which of them are the odd ones
