@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from featherfit.config.dotted import build_config, to_flat
 from featherfit.errors import ConfigError
-from featherfit.preparing import FitRequest, Prepared, keep_within_budget, prepare, read_request, split
+from featherfit.preparing import (
+    FitRequest,
+    Prepared,
+    keep_within_budget,
+    prepare,
+    read_request,
+    split,
+    without_odd_rows,
+)
 from featherfit.resuming import planned_before, record_of, refuse_differences, resumed_request
 from featherfit.startup import collection_paused
 from featherfit.steps import Run, take_steps, undoing
@@ -56,9 +64,9 @@ def run_fit(request: FitRequest, work: Workspace, reporter: Reporter, previous: 
             else:
                 fitted, train_frame, tuning = _go_on(request, asked, frame, tuning, previous, reporter, work.record)
             sets = _datasets(fitted, train_frame, tuning)
-            fitted = _looked_at(fitted, train_frame, tuning, sets[0])
-            reporter.findings(fitted.data_report)
         fitted.text.release_tokenizer()
+        fitted = _looked_at(fitted, train_frame, tuning, sets[0])
+        reporter.findings(fitted.data_report)
         if resumes:
             refuse_differences(work.record, asked, fitted, sets, problems)
         record = work.record or record_of(request, asked, fitted, sets, further=previous is not None)
@@ -123,7 +131,8 @@ def _start(
     config, checkpoint, device = ready.config, ready.checkpoint, ready.device
     model = new_model(config, checkpoint, outputs_of(ready.label), request.seed, device)
     fitted = Fitted(config, ready.schema, ready.label, ready.text, checkpoint, model, device, *ready.metrics)
-    fitted = replace(fitted, constants=only_values(ready.train_frame, ready.schema.ignored))
+    constants = only_values(ready.train_frame, ready.schema.ignored)
+    fitted = replace(fitted, constants=constants, rejected=ready.rejected)
     return fitted, ready.train_frame, ready.tuning
 
 
@@ -153,6 +162,10 @@ def _go_on(
         )
     if request.presets is not None:
         warnings.warn(f"presets={request.presets!r}: settings of a fitted predictor are kept.", stacklevel=4)
+    columns, label = previous.text.columns, previous.label
+    frame, rejected = without_odd_rows(request, frame, "train_data", columns, label, None)
+    if tuning is not None:
+        tuning, rejected = without_odd_rows(request, tuning, "tuning_data", columns, label, rejected)
     train_frame, tuning = split(request, previous.schema, frame, tuning)
     device = device_of_fit(config)
     if device.ranks.sharded or previous.device.ranks.sharded:
@@ -169,7 +182,8 @@ def _go_on(
     model = previous.model.to(device.place)
     constants = only_values(train_frame, [name for name in previous.constants if name in train_frame.columns])
     constants = dict(previous.constants.items() & constants.items())
-    return replace(previous, config=config, device=device, model=model, constants=constants), train_frame, tuning
+    fitted = replace(previous, config=config, device=device, model=model, constants=constants, rejected=rejected)
+    return fitted, train_frame, tuning
 
 
 def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame) -> tuple[Dataset, Dataset]:
@@ -189,9 +203,11 @@ def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame) -
 def _looked_at(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame, train_set: Dataset) -> Fitted:
     """The same with its report about the data."""
     from featherfit.data.findings import check_data
+    from featherfit.memory import release_freed_memory
 
     rows = train_set.rows
     report = check_data(train_frame, tuning, fitted.schema)
+    release_freed_memory()  # the detector of languages takes 0.1 GB for half a second
     return replace(fitted, data_report=report.with_lengths(len(rows), rows.truncated, rows.lost, fitted.text.max_len))
 
 

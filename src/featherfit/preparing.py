@@ -40,6 +40,7 @@ class FitRequest:
     holdout_frac: float | None
     time_limit: float | None
     seed: int
+    on_error: str = "raise"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Prepared:
     metrics: tuple[str, str]
     train_frame: pd.DataFrame
     tuning: pd.DataFrame
+    rejected: pd.DataFrame | None = None
 
 
 def read_request(
@@ -104,6 +106,7 @@ def prepare(
     from featherfit.data.schema import infer_schema
     from featherfit.training.device import device_of_fit
 
+    frame, rejected = _trainable(request, frame)
     schema = infer_schema(
         frame,
         request.label,
@@ -115,7 +118,7 @@ def prepare(
     reporter.info(schema.problem_reason)
     _tell_ignored(schema)
     metrics = _metrics(request, schema.problem_type)
-    train_frame, tuning = split(request, schema, frame, tuning)
+    train_frame, held = split(request, schema, frame, tuning)
     assert schema.problem_type is not None
     label = LabelProcessor.fit(
         train_frame[request.label],
@@ -123,6 +126,8 @@ def prepare(
         config.data.pos_label,
         config.data.label.numerical_preprocessing,
     )
+    if tuning is not None:
+        held, rejected = without_odd_rows(request, held, "tuning_data", schema.text_columns, label, rejected)
     device = device_of_fit(config)
     checkpoint = resolve_checkpoint(config.model.hf_text.checkpoint_name)
     reporter.info(
@@ -130,7 +135,48 @@ def prepare(
         + (f": {checkpoint.note}" if checkpoint.note else ".")
     )
     text = TextProcessor.from_checkpoint(checkpoint, schema.text_columns, config.model.hf_text)
-    return Prepared(config, schema, label, text, checkpoint, device, metrics, train_frame, tuning)
+    return Prepared(config, schema, label, text, checkpoint, device, metrics, train_frame, held, rejected)
+
+
+def _trainable(request: FitRequest, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """A table to learn from without the rows that cannot be, if that was asked for, and the list of those."""
+    from featherfit.data.rows import left_out, screen_training
+
+    if request.on_error == "raise":
+        return frame, None
+    types = request.column_types or {}
+    wanted = "regression" if types.get(request.label) == "numerical" else str(request.problem_type).lower()
+    rows = screen_training(frame, request.label, types, regression=wanted == "regression")
+    return rows.frame, left_out(rows, "train_data")
+
+
+def without_odd_rows(
+    request: FitRequest,
+    frame: pd.DataFrame,
+    name: str,
+    columns: list[str],
+    label: LabelProcessor,
+    rejected: pd.DataFrame | None,
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """A table without the rows that cannot be processed, if that was asked for, and all rows that are left out so far.
+
+    Args:
+        request: What was asked for.
+        frame: The table.
+        name: What the user calls it.
+        columns: Text columns.
+        label: Which labels there are.
+        rejected: Rows of other tables that are left out.
+    """
+    import pandas as pd
+
+    from featherfit.data.rows import left_out, screen
+
+    if request.on_error == "raise":
+        return frame, rejected
+    rows = screen(frame, columns, request.label, label)
+    listed = left_out(rows, name)
+    return rows.frame, listed if rejected is None else pd.concat([rejected, listed], ignore_index=True)
 
 
 def keep_within_budget(ready: Prepared, reporter: Reporter, *, may_checkpoint: bool) -> Prepared:
@@ -198,7 +244,13 @@ def plan_fit(request: FitRequest, reporter: Reporter, base: Config | None, *, st
 
 
 def _check_arguments(request: FitRequest) -> None:
+    from featherfit.data.rows import check_on_error
+
     problems = []
+    try:
+        check_on_error(request.on_error)
+    except ConfigError as error:
+        problems += error.problems
     if request.time_limit is not None and not request.time_limit > 0:
         problems.append(f"time_limit={request.time_limit!r} has to be a number of seconds above 0.")
     if request.holdout_frac is not None and not 0 < request.holdout_frac < 1:

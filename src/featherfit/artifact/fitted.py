@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,6 +20,9 @@ from featherfit.models.linear import freeze_linears, lower_precision
 from featherfit.training.device import Device
 from featherfit.training.ranks import ALONE
 from featherfit.training.sharding import shard
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Fitted:
         constants: Columns that were not used and had the same value in every training row, with it.
         summary: What training came to, as JSON values.
         data_report: What was found in the rows it was trained on; not saved.
+        rejected: Rows that were left out of the last fit, if that was asked for; not saved.
     """
 
     config: Config
@@ -55,6 +59,7 @@ class Fitted:
     constants: dict[str, str] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     data_report: DataReport | None = None
+    rejected: pd.DataFrame | None = None
 
     def alone(self) -> Fitted:
         """The same, to be used without the ranks it was trained with; not if they have parts of its weights."""
