@@ -113,7 +113,12 @@ def run(recipe: Recipe, seed: int, files: dict[str, Any], options: argparse.Name
         with open(log, "w", encoding="utf-8") as output:
             environment = os.environ | {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""} | threads
             subprocess.run(
-                [python, WORKER, request], cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False
+                [python, WORKER, request],
+                cwd=folder,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
             )
         if not result.exists():
             end = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
@@ -147,7 +152,11 @@ def run_all(options: argparse.Namespace, python: Path | None) -> tuple[list[dict
 
         def one(name: str, recipe: Recipe, seed: int) -> None:
             entry = {"task": name, "recipe": recipe.name, "seed": seed, "rows": options.rows}
-            entry |= {"test_rows": options.test_rows, "split": options.split, "alone": options.jobs == 1 and "OMP_NUM_THREADS" not in os.environ}
+            entry |= {
+                "test_rows": options.test_rows,
+                "split": options.split,
+                "alone": options.jobs == 1 and "OMP_NUM_THREADS" not in os.environ,
+            }
             if key_of(entry) in known:
                 return
             chosen = python if recipe.contestant == "automm" and python else Path(sys.executable)

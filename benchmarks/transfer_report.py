@@ -75,7 +75,9 @@ def plot(runs: list[dict[str, Any]], english: dict[str, str], baseline: str, pat
         for place, recipe in enumerate(recipes):
             gain = difference(table.get(recipe, {}), table.get(baseline, {}), english[task])
             if gain is not None:
-                axes.errorbar(100 * gain[0], place, xerr=None if gain[1] is None else 100 * gain[1], fmt="o", color="C0")
+                axes.errorbar(
+                    100 * gain[0], place, xerr=None if gain[1] is None else 100 * gain[1], fmt="o", color="C0"
+                )
         axes.axvline(0, color="black", linewidth=1)
         axes.set_title(task)
         axes.set_xlabel(f"points over {baseline}, unseen languages")

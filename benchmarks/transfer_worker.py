@@ -72,7 +72,9 @@ def featherfit(job: dict[str, Any], folder: Path) -> dict[str, Any]:
         "scores": scores,
         "artifact_kb": size / 1000,
         "trainable": predictor.trainable_parameters,
-        "summary": {key: value for key, value in predictor.fit_summary().items() if isinstance(value, int | float | str)},
+        "summary": {
+            key: value for key, value in predictor.fit_summary().items() if isinstance(value, int | float | str)
+        },
     }
 
 
