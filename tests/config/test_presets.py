@@ -12,6 +12,13 @@ E5 = {
     "optim.top_k": 1,
     "optim.ema_decay": 0.99,
 }
+E5_METHOD = {
+    "optim.peft": "lora",
+    "optim.lr": 3e-3,
+    "optim.end_lr": 3e-3,
+    "optim.warmup_steps": 0,
+    "env.batch_size": 32,
+}
 MDEBERTA = {
     "model.hf_text.checkpoint_name": "microsoft/mdeberta-v3-base",
     "optim.top_k": 1,
@@ -45,7 +52,7 @@ def test_the_qualities_are_automms(name, checkpoint, rate, rows, has_gpu):
 def test_multilingual_follows_the_hardware_and_says_so():
     on_cpu, (cpu_note,) = preset_overrides("multilingual", has_gpu=False)
     on_gpu, (gpu_note,) = preset_overrides("multilingual", has_gpu=True)
-    assert (on_cpu, on_gpu) == (E5, MDEBERTA)
+    assert (on_cpu, on_gpu) == (E5 | E5_METHOD, MDEBERTA)
     assert cpu_note == (
         "presets='multilingual' means 'multilingual_e5_small' (intfloat/multilingual-e5-small) here, because no GPU is "
         "used; otherwise it means 'multilingual_mdeberta' (microsoft/mdeberta-v3-base). Give one of these two names to "
@@ -58,7 +65,7 @@ def test_multilingual_follows_the_hardware_and_says_so():
 
 @pytest.mark.parametrize("has_gpu", [False, True])
 def test_pinned_presets_are_the_same_everywhere(has_gpu):
-    assert preset_overrides("multilingual_e5_small", has_gpu=has_gpu) == (E5, [])
+    assert preset_overrides("multilingual_e5_small", has_gpu=has_gpu) == (E5 | E5_METHOD, [])
     assert preset_overrides("multilingual_mdeberta", has_gpu=has_gpu) == (MDEBERTA, [])
 
 
@@ -66,7 +73,13 @@ def test_the_table_is_not_handed_out():
     preset_overrides("high_quality", has_gpu=False)[0].clear()
     preset_overrides("multilingual", has_gpu=False)[0].clear()
     assert preset_overrides("high_quality", has_gpu=False)[0]
-    assert preset_overrides("multilingual_e5_small", has_gpu=False)[0] == E5
+    assert preset_overrides("multilingual_e5_small", has_gpu=False)[0] == E5 | E5_METHOD
+
+
+def test_what_was_chosen_for_a_method_goes_with_it():
+    assert preset_overrides("multilingual_e5_small", has_gpu=False, own_method=True) == (E5, [])
+    assert preset_overrides("multilingual", has_gpu=False, own_method=True)[0] == E5
+    assert preset_overrides("best_quality", has_gpu=False, own_method=True)[0]["optim.peft"] is None
 
 
 def test_every_preset_is_documented():

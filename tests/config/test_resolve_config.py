@@ -29,10 +29,18 @@ def test_the_user_wins_over_the_preset_over_the_defaults():
 
 def test_a_previous_fit_takes_the_place_of_the_defaults():
     base = build_config({"optim.max_epochs": 3, "optim.top_k": 5, "env.batch_size": 4})
-    resolved = resolve_config("multilingual_e5_small", {"env.batch_size": 2}, has_gpu=False, base=base)
-    wanted = {"optim.max_epochs": 3, "optim.top_k": 1, "optim.ema_decay": 0.99, "env.batch_size": 2}
+    given = {"env.batch_size": 2, "optim.peft": "ia3_bias"}
+    resolved = resolve_config("multilingual_e5_small", given, has_gpu=False, base=base)
+    wanted = {"optim.max_epochs": 3, "optim.top_k": 1, "optim.ema_decay": 0.99, **given}
     assert resolved.config == build_config(wanted)
-    assert resolved.given == {"env.batch_size"}
+    assert resolved.given == set(given)
+
+
+def test_a_method_of_ones_own_replaces_the_presets_with_all_that_goes_with_it():
+    chosen = resolve_config("multilingual_e5_small", {"optim.max_epochs": 2}, has_gpu=False).config
+    assert (chosen.optim.peft, chosen.optim.lr, chosen.env.batch_size) == ("lora", 3e-3, 32)
+    own = resolve_config("multilingual_e5_small", {"optim.peft": "ia3_bias"}, has_gpu=False).config
+    assert (own.optim.peft, own.optim.lr, own.env.batch_size) == ("ia3_bias", None, 128)
 
 
 @pytest.mark.filterwarnings("ignore:optim.learning_rate")
@@ -99,7 +107,15 @@ LOW = (
         (None, {"optim.lr": 1e-4, "optim.peft": "ia3_bias"}, []),
         (None, {"optim.peft": "lora"}, []),
         ("high_quality", {"optim.lr": 1e-5}, []),
-        ("multilingual_e5_small", {"optim.lr": 1e-4}, [LOW]),
+        (
+            "multilingual_e5_small",
+            {"optim.lr": 1e-4},
+            [
+                LOW.replace("ia3_bias", "lora")
+                .replace("the defaults", "presets='multilingual_e5_small'")
+                .replace("0.003", "0.001")
+            ],
+        ),
         (
             "medium_quality",
             {"optim.peft": "ia3"},

@@ -49,7 +49,7 @@ def resolve_config(
     notes: list[str] = []
     on_gpu = has_gpu and _gpu_wanted({**start, **user.values})
     try:
-        preset, notes = preset_overrides(presets, has_gpu=on_gpu)
+        preset, notes = preset_overrides(presets, has_gpu=on_gpu, own_method="optim.peft" in user.values)
     except ConfigError as error:
         problems = error.problems + problems
     flat = {**start, **preset, **user.values}
