@@ -89,7 +89,11 @@ def _note(work: Workspace, fitted: Fitted, previous: Fitted | None, record: dict
 
     if fitted.device.ranks.first:
         if previous is not None and not work.record:
-            save_artifact(previous, work.folder / START, standalone=previous.checkpoint.source == "artifact")
+            save_artifact(
+                previous,
+                work.folder / START,
+                standalone=any(one.source == "artifact" for one in previous.checkpoints.values()),
+            )
         work.note(record)
     if previous is not None:
         work.undo = undoing(fitted, work.folder / START)
@@ -115,15 +119,18 @@ def _start(
 ) -> tuple[Fitted, pd.DataFrame, pd.DataFrame]:
     """A predictor ready to be trained for the first time, and its two tables; with memory as a record says, if it does."""
     from featherfit.artifact.fitted import Fitted, new_model, outputs_of
+    from featherfit.data.modalities import unread
     from featherfit.data.slicing import only_values
 
     ready = prepare(request, config, frame, tuning, reporter)
     if config.plans_memory():
         ready = planned_before(record, ready) if record else keep_within_budget(ready, reporter, may_checkpoint=True)
     config, checkpoint, device = ready.config, ready.checkpoint, ready.device
-    model = new_model(config, checkpoint, outputs_of(ready.label), request.seed, device)
+    parts, further = ready.parts, ready.further
+    model = new_model(config, checkpoint, parts, further, outputs_of(ready.label), request.seed, device)
     fitted = Fitted(config, ready.schema, ready.label, ready.text, checkpoint, model, device, *ready.metrics)
-    fitted = replace(fitted, constants=only_values(ready.train_frame, ready.schema.ignored))
+    constants = only_values(ready.train_frame, unread(ready.schema, config))
+    fitted = replace(fitted, constants=constants, parts=parts, further=further)
     return fitted, ready.train_frame, ready.tuning
 
 
@@ -162,7 +169,8 @@ def _go_on(
     if config.plans_memory():
         metrics = previous.eval_metric, previous.validation_metric
         ready = Prepared(
-            config, previous.schema, previous.label, previous.text, previous.checkpoint, device, metrics, train_frame, tuning
+            config, previous.schema, previous.label, previous.text, previous.checkpoint, device, metrics, train_frame, tuning,
+            previous.parts, previous.further,
         )  # fmt: skip
         ready = planned_before(record, ready) if record else keep_within_budget(ready, reporter, may_checkpoint=False)
         config, device = ready.config, ready.device
@@ -175,7 +183,8 @@ def _go_on(
 def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame) -> tuple[Dataset, Dataset]:
     from featherfit.data.dataset import make_dataset
 
-    train_set = make_dataset(train_frame, fitted.schema, fitted.text, fitted.label, fitted.config.optim.class_weights)
+    weights, parts = fitted.config.optim.class_weights, fitted.parts
+    train_set = make_dataset(train_frame, fitted.schema, fitted.text, fitted.label, weights, parts=parts)
     if train_set.rows.truncated:
         warnings.warn(
             f"{train_set.rows.truncated} of {len(train_set)} training rows are longer than {fitted.text.max_len} tokens "
@@ -183,7 +192,7 @@ def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame) -
             stacklevel=4,
         )
     by = fitted.config.optim.validation_by
-    return train_set, make_dataset(tuning, fitted.schema, fitted.text, fitted.label, validation_by=by)
+    return train_set, make_dataset(tuning, fitted.schema, fitted.text, fitted.label, validation_by=by, parts=parts)
 
 
 def _looked_at(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame, train_set: Dataset) -> Fitted:
@@ -202,7 +211,9 @@ def _probe(fitted: Fitted, train_set: Dataset) -> None:
 
     assert train_set.labels is not None
     embeddings = outputs(fitted, train_set, embeddings=True)
-    probe_head(fitted.model.head.linear, embeddings, train_set.labels, fitted.label.problem_type, train_set.weights)
+    for linear, start in fitted.model.probed():
+        seen = embeddings[:, start : start + linear.in_features]
+        probe_head(linear, seen, train_set.labels, fitted.label.problem_type, train_set.weights)
 
 
 def _train(run: Run) -> Fitted:
@@ -219,7 +230,9 @@ def _train(run: Run) -> Fitted:
 
     fitted, (train_set, tuning_set), reporter = run.fitted, run.sets, run.reporter
     optim, metric = fitted.config.optim, fitted.validation_metric
-    reporter.model_table(model_size(fitted.model), f"{fitted.checkpoint.name}, {optim.peft or 'full fine-tuning'}")
+    names = " + ".join(one.name for one in fitted.checkpoints.values())
+    method = f"{names}, {optim.peft or 'full fine-tuning'}" if names else "no pretrained weights"
+    reporter.model_table(model_size(fitted.model), method)
     plan = make_plan(len(train_set), fitted.config)
     evaluate = Validation(fitted, tuning_set, reporter.info)
     states = BestStates(run.work.folder, optim.top_k, METRICS[metric].greater_is_better, fitted.device.ranks)

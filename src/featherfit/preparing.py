@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from featherfit.checkpoints import Checkpoint
     from featherfit.config.schema import Config
+    from featherfit.data.parts import PartProcessor
     from featherfit.data.processors.label import LabelProcessor
+    from featherfit.data.processors.notext import NoText
     from featherfit.data.processors.text import TextProcessor
     from featherfit.data.schema import Schema
     from featherfit.planning.plan import Plan
@@ -49,12 +51,14 @@ class Prepared:
     config: Config
     schema: Schema
     label: LabelProcessor
-    text: TextProcessor
-    checkpoint: Checkpoint
+    text: TextProcessor | NoText
+    checkpoint: Checkpoint | None
     device: Device
     metrics: tuple[str, str]
     train_frame: pd.DataFrame
     tuning: pd.DataFrame
+    parts: dict[str, PartProcessor]
+    further: dict[str, Checkpoint]
 
 
 def read_request(
@@ -98,9 +102,9 @@ def prepare(
     Raises:
         FeatherfitError: Anything wrong with settings, tables or checkpoint.
     """
-    from featherfit.checkpoints import resolve_checkpoint
+    from featherfit.data.modalities import columns_by_encoder
+    from featherfit.data.processors.fitting import fit_parts, text_processor
     from featherfit.data.processors.label import LabelProcessor
-    from featherfit.data.processors.text import TextProcessor
     from featherfit.data.schema import infer_schema
     from featherfit.training.device import device_of_fit
 
@@ -113,7 +117,8 @@ def prepare(
         eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
     )
     reporter.info(schema.problem_reason)
-    _tell_ignored(schema)
+    columns = columns_by_encoder(schema, config)
+    _tell_unread(schema, config, reporter)
     metrics = _metrics(request, schema.problem_type)
     train_frame, tuning = split(request, schema, frame, tuning)
     assert schema.problem_type is not None
@@ -124,13 +129,24 @@ def prepare(
         config.data.label.numerical_preprocessing,
     )
     device = device_of_fit(config)
-    checkpoint = resolve_checkpoint(config.model.hf_text.checkpoint_name)
-    reporter.info(
-        f"Checkpoint {checkpoint.name} from {checkpoint.source} on {device.place.type}{device.ranks.told}"
-        + (f": {checkpoint.note}" if checkpoint.note else ".")
-    )
-    text = TextProcessor.from_checkpoint(checkpoint, schema.text_columns, config.model.hf_text)
-    return Prepared(config, schema, label, text, checkpoint, device, metrics, train_frame, tuning)
+    checkpoints = _checkpoints(columns, config)
+    for one in checkpoints.values():
+        told = f"Checkpoint {one.name} from {one.source} on {device.place.type}{device.ranks.told}"
+        reporter.info(f"{told}: {one.note}" if one.note else f"{told}.")
+    checkpoint = checkpoints.pop("hf_text", None)
+    text = text_processor(checkpoint, columns.get("hf_text", []), schema, config)
+    parts = fit_parts(train_frame, columns, schema, config)
+    return Prepared(
+        config, schema, label, text, checkpoint, device, metrics, train_frame, tuning, parts, checkpoints
+    )  # fmt: skip
+
+
+def _checkpoints(columns: Mapping[str, Any], config: Config) -> dict[str, Checkpoint]:
+    """The pretrained weights of the encoders that find columns, by their name."""
+    from featherfit.checkpoints import resolve_checkpoint
+
+    names = {"hf_text": config.model.hf_text.checkpoint_name}
+    return {encoder: resolve_checkpoint(names[encoder]) for encoder in columns if encoder in names}
 
 
 def keep_within_budget(ready: Prepared, reporter: Reporter, *, may_checkpoint: bool) -> Prepared:
@@ -159,7 +175,9 @@ def keep_within_budget(ready: Prepared, reporter: Reporter, *, may_checkpoint: b
         )
     if ready.device.place.type == "cpu":
         return_freed_memory()
-    task = task_of(config, ready.checkpoint, ready.device, ready.label, ready.text, ready.train_frame)
+    task = task_of(
+        config, ready.checkpoint, ready.device, ready.label, ready.text, ready.train_frame, ready.parts, ready.further
+    )
     choice, differs = within_budget(task, may_checkpoint=may_checkpoint)
     if config.env.per_gpu_batch_size == "auto":  # for prediction, and whoever loads the artifact
         config = replace(config, env=replace(config.env, per_gpu_batch_size=max(1, choice.tokens // task.longest)))
@@ -193,7 +211,9 @@ def plan_fit(request: FitRequest, reporter: Reporter, base: Config | None, *, st
     from featherfit.planning.task import task_of
 
     ready = prepare(request, config, frame, tuning, reporter)
-    task = task_of(ready.config, ready.checkpoint, ready.device, ready.label, ready.text, ready.train_frame)
+    task = task_of(
+        ready.config, ready.checkpoint, ready.device, ready.label, ready.text, ready.train_frame, ready.parts
+    )
     return plan_run(task, standalone=standalone)
 
 
@@ -209,13 +229,18 @@ def _check_arguments(request: FitRequest) -> None:
         raise ConfigError(problems)
 
 
-def _tell_ignored(schema: Any) -> None:
-    idle = [name for name in schema.ignored if schema.columns[name] != "null"]
+def _tell_unread(schema: Schema, config: Config, reporter: Reporter) -> None:
+    from featherfit.data.modalities import unread
+
+    for name in unread(schema, config):
+        if schema.columns[name] == "null":
+            reporter.info(f"{schema.reasons[name]} It is not used.")
+    idle = [name for name in unread(schema, config) if schema.columns[name] != "null"]
     if idle:
         shown = ", ".join(f"{name!r} ({schema.columns[name]})" for name in idle)
         warnings.warn(
-            f"Columns {shown} are not used: this version models text columns. To read them as text, pass "
-            f"column_types={dict.fromkeys(idle, 'text')!r}.",
+            f"Columns {shown} are not used: model.names={config.model.names!r} has nothing that reads them. To read them as "
+            f"text, pass column_types={dict.fromkeys(idle, 'text')!r}.",
             stacklevel=6,
         )
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 ProblemType = Literal["binary", "multiclass", "regression"]
-ColumnType = Literal["text", "numerical", "categorical", "datetime", "identifier", "null"]
+ColumnType = Literal["text", "numerical", "categorical", "boolean", "datetime", "identifier", "null"]
 PoolingMode = Literal["cls", "mean", "last"]
 
 
@@ -28,6 +28,7 @@ class Batch:
         labels: Class ids (B,) int64, or scaled targets (B,) float32, or None at prediction.
         weights: Weight of each row in the loss, (B,) float32, or None for equal weights.
         rows: Position of each row in the table, (B,) int64.
+        parts: What the encoders beside `hf_text` read, by their name and the tensor's. Where a model reads no text, L is 0.
     """
 
     input_ids: torch.Tensor
@@ -36,6 +37,7 @@ class Batch:
     labels: torch.Tensor | None
     weights: torch.Tensor | None
     rows: torch.Tensor
+    parts: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`."""
@@ -50,6 +52,7 @@ class Batch:
             move(self.labels),
             move(self.weights),
             self.rows.to(device),
+            {part: {name: tensor.to(device) for name, tensor in of.items()} for part, of in self.parts.items()},
         )
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from featherfit.config.compat import ANY_OTHER, REFUSED_VALUES
 from featherfit.config.keys import KeyInfo
-from featherfit.config.schema import NAMED_TARGETS
+from featherfit.config.schema import ENCODERS, FUSIONS, NAMED_TARGETS
 from featherfit.config.text import read_bytes, read_value
 from featherfit.errors import ConfigError, did_you_mean
 
@@ -106,12 +106,12 @@ def _typed(info: KeyInfo, name: str, value: Any, written: bool) -> Any:
     else:
         typed = value
     try:
-        return _as_kind(info.kinds, typed)
+        return _as_kind(info.kinds, typed, info.items)
     except (TypeError, ValueError, OverflowError):
         refuse(info, name, value)
 
 
-def _as_kind(kinds: tuple[type, ...], value: Any) -> Any:
+def _as_kind(kinds: tuple[type, ...], value: Any, items: type = str) -> Any:
     """`value` as the first of the kinds that takes it without loss."""
     if value is None and type(None) in kinds:
         return None
@@ -125,9 +125,15 @@ def _as_kind(kinds: tuple[type, ...], value: Any) -> Any:
     if isinstance(value, str):
         return _only_if(str in kinds, str(value))
     if isinstance(value, (list, tuple)):
-        texts = list in kinds and all(isinstance(item, str) for item in value)
-        return _only_if(texts, [str(item) for item in value])
+        return [_as_item(items, item) for item in _only_if(list in kinds, value)]
     return _as_weights(_only_if(dict in kinds and isinstance(value, Mapping), value))
+
+
+def _as_item(kind: type, item: Any) -> Any:
+    """An item of a list as its kind; numbers may be written as text."""
+    if kind is str or not isinstance(item, str):
+        return _as_kind((kind,), plain(item))
+    return _as_kind((kind,), read_value(item, (kind,), free_text=False))
 
 
 def _as_weights(value: Mapping[Any, Any]) -> dict[str, float]:
@@ -164,13 +170,26 @@ def _in_range(info: KeyInfo, value: Any) -> bool:
 
 
 def _check_names(names: list[str]) -> str | None:
-    allowed = ("hf_text", "fusion_mlp")
+    allowed = (*ENCODERS, *FUSIONS)
     others = [name for name in names if name not in allowed]
     if others:
+        prefixed = [name for name in others if name.startswith(tuple(f"{known}_" for known in ENCODERS))]
+        if prefixed:
+            return f"{prefixed[0]} is a second encoder of its kind, and each is offered once. Allowed: {', '.join(allowed)}."
         hint = did_you_mean(others[0].lower(), allowed)
-        return f"this version models text columns and has no {', '.join(others)}.{hint} Allowed: hf_text, fusion_mlp."
-    if "hf_text" not in names or len(set(names)) < len(names):
-        return "give hf_text once; fusion_mlp may stand beside it."
+        return f"this version has no {', '.join(others)}.{hint} Allowed: {', '.join(allowed)}."
+    if len(set(names)) < len(names) or not set(names) & set(ENCODERS):
+        return f"give each name once, and at least one encoder: {', '.join(ENCODERS)}."
+    if len(set(names) & set(FUSIONS)) > 1:
+        return f"give one way to join encoders, not several: {', '.join(FUSIONS)}."
+    return None
+
+
+def _check_sizes(sizes: list[int]) -> str | None:
+    if not sizes or any(
+        isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 65_536 for size in sizes
+    ):
+        return "give a list of whole numbers from 1 to 65536, such as [128]."
     return None
 
 
@@ -248,6 +267,7 @@ def _check_state_interval(value: float | str) -> str | None:
 
 _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "model.names": _check_names,
+    "model.fusion_mlp.hidden_sizes": _check_sizes,
     "model.hf_text.checkpoint_name": _check_checkpoint,
     "optim.lora.filter": _check_filter,
     "optim.lora.module_filter": _check_patterns,

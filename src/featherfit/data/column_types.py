@@ -18,9 +18,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from featherfit.data.dates import date_format
 from featherfit.types import ColumnType
 
-COLUMN_TYPES: tuple[ColumnType, ...] = ("text", "numerical", "categorical", "datetime", "identifier", "null")
+COLUMN_TYPES: tuple[ColumnType, ...] = (
+    "text",
+    "numerical",
+    "categorical",
+    "boolean",
+    "datetime",
+    "identifier",
+    "null",
+)
 
 FEW = 20  # most values a categorical column has
 FEW_SHARE = 0.1  # and their largest share of the rows
@@ -112,7 +121,7 @@ def _all_equal(values: pd.Series) -> bool:
 
 
 def datetimes(profile: Profile) -> str | None:
-    """Points in time by type; strings that look like dates are not guessed at."""
+    """Points in time by type."""
     if pd.api.types.is_datetime64_any_dtype(profile.values.dtype):
         return f"its dtype is {profile.values.dtype}"
     if profile.kinds and all(issubclass(kind, (datetime.date, np.datetime64)) for kind in profile.kinds):
@@ -120,14 +129,28 @@ def datetimes(profile: Profile) -> str | None:
     return None
 
 
-def categories_by_dtype(profile: Profile) -> str | None:
-    """A category or boolean column."""
+def truth_values(profile: Profile) -> str | None:
+    """A boolean column, or objects that are all true or false."""
     dtype = profile.values.dtype
-    if isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_bool_dtype(dtype):
+    if pd.api.types.is_bool_dtype(dtype) and not isinstance(dtype, pd.CategoricalDtype):
         return f"its dtype is {dtype.name}"
     if all(issubclass(kind, (bool, np.bool_)) for kind in profile.kinds):
         return "its values are true or false"
     return None
+
+
+def categories_by_dtype(profile: Profile) -> str | None:
+    """A category column."""
+    dtype = profile.values.dtype
+    return f"its dtype is {dtype.name}" if isinstance(dtype, pd.CategoricalDtype) else None
+
+
+def row_numbers(profile: Profile) -> str | None:
+    """Whole numbers that count the rows, each one more than the one before."""
+    if not profile.complete or profile.rows < SMALL or not pd.api.types.is_integer_dtype(profile.values.dtype):
+        return None
+    values = profile.values.to_numpy(dtype=np.int64)
+    return "it counts the rows" if bool((np.diff(values) == 1).all()) else None
 
 
 def numbers_by_dtype(profile: Profile) -> str | None:
@@ -152,6 +175,12 @@ def numeric_strings(profile: Profile) -> str | None:
     if pd.to_numeric(pd.Series(profile.distinct, dtype=object), errors="coerce").notna().all():
         return "all its values read as numbers"
     return None
+
+
+def date_strings(profile: Profile) -> str | None:
+    """Strings that are all dates of one and the same form."""
+    found = date_format(profile.distinct) if profile.of_strings else None
+    return None if found is None else f"all its values are dates of the form {found}"
 
 
 def few_categories(profile: Profile) -> str | None:
@@ -199,10 +228,13 @@ Rule = Callable[[Profile], "str | None"]
 RULES: tuple[tuple[ColumnType, Rule], ...] = (
     ("null", null),
     ("datetime", datetimes),
+    ("boolean", truth_values),
     ("categorical", categories_by_dtype),
+    ("identifier", row_numbers),
     ("numerical", numbers_by_dtype),
     ("null", other_objects),
     ("numerical", numeric_strings),
+    ("datetime", date_strings),
     ("categorical", few_categories),
     ("identifier", identifiers),
     ("text", texts),

@@ -7,13 +7,14 @@ goes back to where they stood, and nothing else does.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from featherfit.data.messages import count
+from featherfit.data.parts import PartProcessor
 from featherfit.data.processors.cells import unreadable_cells
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.errors import ConfigError, did_you_mean
@@ -76,7 +77,11 @@ def all_rows(table: pd.DataFrame) -> Screened:
 
 
 def screen(
-    table: pd.DataFrame, columns: Sequence[str], label: str | None = None, labels: LabelProcessor | None = None
+    table: pd.DataFrame,
+    columns: Sequence[str],
+    label: str | None = None,
+    labels: LabelProcessor | None = None,
+    parts: Iterable[PartProcessor] = (),
 ) -> Screened:
     """Sets rows aside that cannot be processed.
 
@@ -85,11 +90,14 @@ def screen(
         columns: Text columns that are read; those that are missing are left for the caller to complain of.
         label: Column of true labels, if they are needed.
         labels: What knows which labels there are.
+        parts: Processors of the columns that are read otherwise.
     """
     found: list[tuple[int, str, str]] = []
     for column in columns:
         if column in table.columns:
             found += [(place, column, why) for place, why in unreadable_cells(table[column]).items()]
+    for part in parts:
+        found += part.unreadable(table)
     if labels is not None and label in table.columns:
         found += [(place, str(label), why) for place, why in labels.unusable(table[label]).items()]
     if not found:

@@ -34,6 +34,10 @@ UNSUPPORTED_COLUMN_TYPES: dict[str, str] = {
 }
 
 
+DROPPED: tuple[ColumnType, ...] = ("identifier", "null")
+"""Types of columns that no encoder reads."""
+
+
 @dataclass(frozen=True)
 class Schema:
     """What a table means.
@@ -54,13 +58,18 @@ class Schema:
 
     @property
     def text_columns(self) -> list[str]:
-        """The columns the model reads, sorted by name as AutoMM joins them."""
+        """The columns of text, sorted by name as AutoMM joins them."""
         return sorted(name for name, column_type in self.columns.items() if column_type == "text")
 
     @property
-    def ignored(self) -> list[str]:
-        """The other feature columns, which this version does not model."""
-        return [name for name, column_type in self.columns.items() if column_type != "text"]
+    def dropped(self) -> list[str]:
+        """Feature columns that say nothing of a row: constant ones, identifiers, and objects no encoder reads."""
+        return [name for name, column_type in self.columns.items() if column_type in DROPPED]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for every feature column: `column`, `type` and `because`, a plain sentence."""
+        lines = [(name, kind, self.reasons[name]) for name, kind in self.columns.items()]
+        return pd.DataFrame(lines, columns=["column", "type", "because"])
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values."""
@@ -132,7 +141,7 @@ def infer_schema(
         if columns[name] == "text" and frame[name].isna().all():
             problems.append(f"Column {name!r} is to be text, but all its values are missing.")
     schema = Schema(columns, reasons, label, resolved, problem_reason)
-    problems += _check_text(schema)
+    problems += _check_features(schema)
     raise_all(DataError, problems, "the training data")
     return schema
 
@@ -209,10 +218,10 @@ def _check_pos_label(column: pd.Series, problem_type: str | None, pos_label: Any
     return []
 
 
-def _check_text(schema: Schema) -> list[str]:
-    if schema.text_columns or not schema.columns:
+def _check_features(schema: Schema) -> list[str]:
+    if not schema.columns or len(schema.dropped) < len(schema.columns):
         return []  # a table without features has been refused before
     first = next(iter(schema.columns))
     lines = "\n".join(f"    {schema.reasons[name]}" for name in schema.columns)
-    message = f"No text column, and this version models text only.\n{lines}\n"
-    return [f"{message}    If one of them is text, say so: column_types={{{first!r}: 'text'}}."]
+    message = f"No column says anything of a row.\n{lines}\n"
+    return [f"{message}    If one of them does, say what it is: column_types={{{first!r}: 'text'}}."]

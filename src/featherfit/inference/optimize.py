@@ -97,6 +97,10 @@ def _check(fitted: Fitted, precision: str, max_loss: float) -> None:
         )
     if isinstance(max_loss, bool) or not isinstance(max_loss, int | float) or not 0 <= max_loss <= 1:
         raise ConfigError(f"max_loss={max_loss!r} has to be a number from 0 to 1, such as 0.003.")
+    if fitted.model.encoder is None:
+        raise UnsupportedError(
+            "precision='int8' is for text encoders, and this predictor reads no text. Predict as it is."
+        )
     if fitted.device.place.type != "cpu":
         raise UnsupportedError(
             f"precision='int8' is for CPUs, and this predictor runs on {fitted.device.place.type!r}. Predict as it is, or "
@@ -135,6 +139,11 @@ def _demo_rows(fitted: Fitted) -> pd.DataFrame:
     folder = Path(__file__).parents[1] / "demo" / "data"
     tables = [load_table(file)["text"] for file in sorted(folder.glob("*.csv"))]
     texts = _spaced(pd.concat(tables, ignore_index=True).to_frame())["text"]
+    if fitted.parts:
+        raise ConfigError(
+            "This predictor reads columns besides text, and nobody but you has rows like yours. Give data=, a table such as "
+            "will be predicted."
+        )
     return pd.DataFrame({column: texts for column in fitted.text.columns})
 
 

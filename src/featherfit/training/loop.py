@@ -121,7 +121,7 @@ def train(
         device.tokens_per_forward(config.rows_per_forward(training=True), longest, training=True),
         dataset,
         pad_id,
-        padded=not model.encoder.family.packs,
+        padded=model.padded,
         remedy=f"A smaller env.per_gpu_batch_size (it is {config.env.per_gpu_batch_size}) does so from the first step.",
     )
     ranks.begin(parameters, dataset)
@@ -137,7 +137,7 @@ def train(
         model.train()
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = rate * shape(step - 1)
-        with device.training_attention(model.encoder.backbone):
+        with device.training_attention(model):
             loss = _whatever_fits(gradients, micro_batches, limit, optimizer, device, step, config)
         loss, rows = ranks.sum_step(parameters, loss, micro_batches)
         progress.step, progress.rows = step, progress.rows + rows
@@ -177,7 +177,7 @@ def _steps(
 
     def of_rank(rank: int, epoch: int, left: int) -> list[list[np.ndarray]]:
         return training_batches(
-            dataset.rows.lengths, config.env.batch_size, limit.of_epoch, padded=limit.padded, seed=seed, epoch=epoch,
+            dataset.lengths, config.env.batch_size, limit.of_epoch, padded=limit.padded, seed=seed, epoch=epoch,
             share=rank, shares=ranks.world,
         )[skipped : skipped + left]  # fmt: skip
 
@@ -198,6 +198,7 @@ def _steps(
             dataset.labels,
             dataset.weights,
             workers=config.env.num_workers,
+            parts=dataset.parts,
         )
         for step, *all_shares in zip(steps, *everyones, strict=True):
             own = [next(batches) for _ in step]
@@ -207,7 +208,7 @@ def _steps(
 
 def _weightless(dataset: Dataset, rows: np.ndarray, pad_id: int) -> Batch:
     """Rows that a rank computes to keep the others company."""
-    batch = collate(dataset.rows, rows, pad_id, dataset.labels)
+    batch = collate(dataset.rows, rows, pad_id, dataset.labels, parts=dataset.parts)
     return replace(batch, weights=torch.zeros(len(rows)))
 
 
@@ -229,9 +230,13 @@ def accumulate(
         with fits(batch):
             on_device = batch.to(accelerator.device)
             with accelerator.autocast():
-                logits = model(on_device)
+                logits, own = model.all_logits(on_device)
             assert on_device.labels is not None
             losses = row_losses(logits, on_device.labels, problem_type, smoothing)
+            for of_encoder in own.values() if model.aux_loss_weight is not None else ():
+                losses = losses + model.aux_loss_weight * row_losses(
+                    of_encoder, on_device.labels, problem_type, smoothing
+                )
             if on_device.weights is not None:
                 losses = losses * on_device.weights
             loss = losses.sum() / total_weight
@@ -280,7 +285,8 @@ def _diverged(
     rate = f"a learning rate that is too high (optim.lr is {config.learning_rate():g}; try a third of it)"
     causes = [rate]
     if device.precision == "fp16":
-        known = ", which this family of models is known for" if model.encoder.family.beyond_float16 else ""
+        beyond = any(encoder.family.beyond_float16 for encoder in model.pretrained().values())
+        known = ", which this family of models is known for" if beyond else ""
         causes.insert(0, f"overflow in float16{known} (env.precision is {config.env.precision!r}; try 'bf16' or '32')")
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad):
         causes = [f"the step before, which left weights that are no numbers, with {rate}"]

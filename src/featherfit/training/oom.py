@@ -85,8 +85,8 @@ class TokenLimit:
             return batches
         rows, dataset = torch.cat([batch.rows for batch in batches]).numpy(), self._dataset
         return [
-            collate(dataset.rows, part, self._pad_id, dataset.labels, dataset.weights)
-            for part in cut_evenly(rows, dataset.rows.lengths, self.tokens, padded=self.padded)
+            collate(dataset.rows, part, self._pad_id, dataset.labels, dataset.weights, dataset.parts)
+            for part in cut_evenly(rows, dataset.lengths, self.tokens, padded=self.padded)
         ]
 
     def lower(self, batch: Batch, where: str) -> None:
@@ -105,7 +105,8 @@ class TokenLimit:
         )
 
     def _size(self, batch: Batch) -> int:
-        return int(batch.input_ids.numel() if self.padded else batch.attention_mask.sum())
+        lengths = self._dataset.lengths[batch.rows.cpu().numpy()]
+        return int(lengths.max() * len(lengths) if self.padded else lengths.sum())
 
 
 def until_it_fits(work: Callable[[], T], make_room: Callable[[Batch], None]) -> T:
