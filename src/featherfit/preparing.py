@@ -119,6 +119,7 @@ def prepare(
     reporter.info(schema.problem_reason)
     columns = columns_by_encoder(schema, config)
     _tell_unread(schema, config, reporter)
+    _tell_idle(columns, config, reporter)
     metrics = _metrics(request, schema.problem_type)
     train_frame, tuning = split(request, schema, frame, tuning)
     assert schema.problem_type is not None
@@ -243,6 +244,20 @@ def _tell_unread(schema: Schema, config: Config, reporter: Reporter) -> None:
             f"text, pass column_types={dict.fromkeys(idle, 'text')!r}.",
             stacklevel=6,
         )
+
+
+def _tell_idle(columns: Mapping[str, Any], config: Config, reporter: Reporter) -> None:
+    """Says which settings have no effect with this table, of those that are not at their default."""
+    from featherfit.config.dotted import to_flat
+    from featherfit.config.schema import ENCODERS, FUSIONS, Config
+
+    idle = [f"model.{name}." for name in ENCODERS if name not in columns and name in config.model.names]
+    idle += [] if len(columns) > 1 else [*(f"model.{name}." for name in FUSIONS), "data.modality_dropout"]
+    usual, now = to_flat(Config()), to_flat(config)
+    for key in now:
+        # A checkpoint may come from a preset.
+        if key.startswith(tuple(idle)) and now[key] != usual[key] and key != "model.hf_text.checkpoint_name":
+            reporter.info(f"{key} has no effect: the table has columns for {' and '.join(columns)} only.")
 
 
 def _metrics(request: FitRequest, problem_type: Any) -> tuple[str, str]:

@@ -155,7 +155,6 @@ def test_a_foreign_key_may_ask_for_what_is_done_anyway(key, value):
         ("model.hf_text.tokenizer_name", "hf_auto"),
         ("model.hf_text.use_fast", True),
         ("data.mixup.turn_on", np.bool_(False)),
-        ("data.modality_dropout", 0.0),
         ("data.templates.turn_on", False),
         ("data.text.normalize_text", False),
         ("optim.lemda.turn_on", False),
@@ -195,10 +194,10 @@ def test_the_usual_values_are_among_them(key, value):
             ),
         ),
         (
-            {"data": {"modality_dropout": np.array([0, 0])}},
+            {"data": {"mixup": {"turn_on": np.array([0, 0])}}},
             (
-                "data.modality_dropout=array([0, 0]) is not in this version: there is only one modality to drop. "
-                "Leave it out, or give 0, which is what happens anyway."
+                "data.mixup.turn_on=array([0, 0]) is not in this version: mixup is for images, and this version models text "
+                "columns. Leave it out, or give false, which is what happens anyway."
             ),
         ),
         (

@@ -74,9 +74,8 @@ def apply_adapters(model: MultiModalModel, optim: OptimConfig, *, seed: int) -> 
     notes, placed = (_unused_settings(optim, method) if encoders else []), []
     found = {name: _targets(encoder, name, encoders, optim, method) for name, encoder in encoders.items()}
     chosen = {name: _method_parameters(encoder, optim.peft, method) for name, encoder in encoders.items()}
-    model.requires_grad_(True)
+    _freeze_pretrained(model)
     for name, encoder in encoders.items():
-        encoder.requires_grad_(False)
         targets, said = found[name]
         if method.adapter is not None and targets:
             _inject(encoder, targets, method.adapter, optim.lora, seed)
@@ -91,6 +90,12 @@ def apply_adapters(model: MultiModalModel, optim: OptimConfig, *, seed: int) -> 
     for note in notes:
         warnings.warn(note, stacklevel=2)
     return AdapterReport(len(placed), placed, _count(model), notes)
+
+
+def _freeze_pretrained(model: MultiModalModel) -> None:
+    pretrained = {id(p) for encoder in model.pretrained().values() for p in encoder.parameters()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) not in pretrained)
 
 
 def _targets(

@@ -183,6 +183,11 @@ class ProcessorsRecord(BaseModel):
     model_config = _STRICT
     ft_transformer: TableRecord | None = None
 
+    def states(self) -> dict[str, dict[str, Any]]:
+        """What `parts_from_json` takes."""
+        records = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: record.model_dump() for name, record in records.items() if record is not None}
+
 
 class SchemaFile(BaseModel):
     """`schema.json`."""

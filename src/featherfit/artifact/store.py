@@ -151,7 +151,7 @@ def load_artifact(path: str | Path) -> Fitted:
     record, schema_file = opened.documents.config, opened.documents.schema_file
     with _damage(opened.folder, FeatherfitError):
         config = _with_pooling(build_config(record.settings), record.pooling)
-        parts = parts_from_json(schema_file.processors.model_dump(exclude_none=True))
+        parts = parts_from_json(schema_file.processors.states())
         label = LabelProcessor.from_json(schema_file.label.model_dump())
         metrics = (
             metric_name(record.eval_metric, label.problem_type, "eval_metric"),

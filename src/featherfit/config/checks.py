@@ -83,6 +83,13 @@ def contradictions(flat: Mapping[str, Any]) -> list[str]:
             f"optim.validation_average={flat['optim.validation_average']!r} averages slices, and optim.validation_by does not "
             "say by which column. Set it too, such as to 'language'."
         )
+    names = flat.get("model.names", ["hf_text"])
+    for kind in ("categorical", "numerical"):
+        if flat.get(f"data.{kind}.convert_to_text") and "hf_text" not in names:
+            problems.append(
+                f"data.{kind}.convert_to_text=True gives columns to the text encoder, and model.names={names!r} has none. Add "
+                "hf_text, or leave convert_to_text out."
+            )
     kept = flat.get("model.hf_text.base_precision", "auto")
     if kept not in ("auto", "float32") and flat.get("optim.peft", "") is None:
         problems.append(

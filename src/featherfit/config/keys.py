@@ -45,7 +45,7 @@ class KeyInfo:
     high: float | None
     above: float | None
     wording: str | None
-    items: type = str
+    items: Any = str
 
     @property
     def free_text(self) -> bool:

@@ -246,12 +246,12 @@ class NumericalConfig:
 class DataConfig:
     """`data`: how the table is read."""
 
+    label: LabelConfig = section(LabelConfig)
     categorical: CategoricalConfig = section(CategoricalConfig)
     numerical: NumericalConfig = section(NumericalConfig)
     modality_dropout: float = option(
         0.0, "Share of the rows, each time, for which an encoder's vector is left out while training.", low=0, high=0.99
     )
-    label: LabelConfig = section(LabelConfig)
     pos_label: int | float | str | bool | None = option(
         None, "The positive class of a binary problem; default: the second in sorted order."
     )

@@ -172,7 +172,7 @@ class _Seen:
 
 def _ranges(fitted: Fitted, rows: Dataset) -> dict[str, _Seen]:
     """What comes into the linear layers of the trained model, by their path in the backbone."""
-    backbone, seen, handles = fitted.model.encoder.backbone, {}, []
+    backbone, seen, handles = fitted.model.text.backbone, {}, []
     for path in {path for layer in _layers(fitted) for path in layer.paths()}:
         seen[path] = _Seen()
         handles.append(backbone.get_submodule(path).register_forward_pre_hook(seen[path].see))
@@ -203,7 +203,7 @@ class _Layer:
 
 
 def _layers(fitted: Fitted) -> list[_Layer]:
-    encoder = fitted.model.encoder
+    encoder = fitted.model.text
     family, modules = encoder.family, dict(encoder.backbone.named_modules(remove_duplicate=False))
     found = []
     for at in encoder.layers():
@@ -231,7 +231,7 @@ def int8_model(fitted: Fitted, seen: Mapping[str, _Seen]) -> Any:
     Raises:
         UnsupportedError: An encoder whose linear layers are not known by name.
     """
-    encoder, dtype = fitted.model.encoder, fitted.device.frozen_dtype
+    encoder, dtype = fitted.model.text, fitted.device.frozen_dtype
     new: dict[str, nn.Module] = {}
     linear = partial(_float32_linear, encoder.backbone)
     with torch.no_grad():

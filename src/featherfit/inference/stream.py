@@ -95,7 +95,7 @@ def predict_file(
     _check_request(fitted, kept, list(result_types), proba, chunk_rows)
     table = open_table(source, chunk_rows, name="source")
     read = [*fitted.text.columns, *(column for part in fitted.parts.values() for column in part.columns)]
-    _check_columns(table, read, kept)
+    _check_columns(table, "columns" if fitted.parts else "text columns", read, kept)
     types = {**{name: table.types[name] for name in kept}, **result_types}
     check_types(types, ending)
     results, rows, set_aside = RecentResults(fitted, REMEMBERED), 0, 0
@@ -206,13 +206,13 @@ def _check_request(fitted: Fitted, kept: list[str], results: list[str], proba: b
         raise ConfigError(problems)
 
 
-def _check_columns(table: TableFile, read: list[str], kept: list[str]) -> None:
+def _check_columns(table: TableFile, what: str, read: list[str], kept: list[str]) -> None:
     given = ", ".join(map(str, table.types)) or "none"
     problems = []
     lacking = [name for name in read if name not in table.types]
     if lacking:
         problems.append(
-            f"{str(table.path)!r} lacks the columns {some(lacking, 20)}. Needed: {', '.join(read)}. Given: {given}."
+            f"{str(table.path)!r} lacks the {what} {some(lacking, 20)}. Needed: {', '.join(read)}. Given: {given}."
         )
     problems += [
         f"keep_columns names {name!r}, which is not a column.{did_you_mean(name, table.types)} Given: {given}."

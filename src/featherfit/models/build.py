@@ -82,8 +82,7 @@ class MultiModalModel(nn.Module):
     @property
     def outputs(self) -> int:
         """Number C of logits."""
-        heads = self.heads.values() if "heads" in self._modules else [self.head]
-        return next(iter(heads)).linear.out_features  # type: ignore[union-attr, return-value]
+        return self.probed()[0][0].out_features
 
     @property
     def out_dim(self) -> int:
@@ -95,8 +94,18 @@ class MultiModalModel(nn.Module):
         """The layers a linear probe can be put into, each with the place in an embedding where what it reads begins."""
         if "head" in self._modules:
             return [(self.head.linear, 0)]
-        heads = [head.linear for head in self.heads.values()]  # type: ignore[union-attr]
-        return [(linear, sum(one.in_features for one in heads[:place])) for place, linear in enumerate(heads)]  # type: ignore[misc]
+        linears = [head.linear for head in self.own_heads().values()]
+        return [(linear, sum(one.in_features for one in linears[:place])) for place, linear in enumerate(linears)]
+
+    def own_heads(self) -> dict[str, Head]:
+        """The heads of single encoders by name; none where only the joint vector has one."""
+        return dict(self.heads.items()) if "heads" in self._modules else {}  # type: ignore[arg-type]
+
+    @property
+    def text(self) -> TextEncoder:
+        """The text encoder of a model that has one."""
+        assert self.encoder is not None
+        return self.encoder
 
     def vectors(self, batch: Batch) -> dict[str, torch.Tensor]:
         """What every encoder makes of the rows, (B, D_name) float32 by name."""
@@ -115,7 +124,7 @@ class MultiModalModel(nn.Module):
     def all_logits(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Logits (B, C) float32 of the model, and of the head of each encoder that has one, by its name."""
         vectors = self.vectors(batch)
-        own = {name: head(vectors[name]) for name, head in self.heads.items()} if "heads" in self._modules else {}
+        own = {name: head(vectors[name]) for name, head in self.own_heads().items()}
         if "head" not in self._modules:
             return torch.stack(list(own.values())).mean(dim=0), own
         return self.head(self._joined(vectors)), own
@@ -139,13 +148,12 @@ def assemble(
         outputs: Number C of classes, or 1 for regression.
         seed: Seed of the new weights.
     """
-    found = {**({} if encoder is None else {TEXT: encoder}), **others}
-    order = [name for name in config.model.names if name in found]
+    found: dict[str, Any] = {**({} if encoder is None else {TEXT: encoder}), **others}
+    widths: dict[str, int] = {name: found[name].out_dim for name in config.model.names if name in found}
+    order = list(widths)
     if len(order) == 1:
-        only = found[order[0]]
-        return MultiModalModel(encoder, Head(only.out_dim, outputs, seed=seed), others=others, order=order)
+        return MultiModalModel(encoder, Head(widths[order[0]], outputs, seed=seed), others=others, order=order)
     joined = next(name for name in config.model.names if name in FUSIONS)
-    widths = {name: int(found[name].out_dim) for name in order}
     fusion, weight = build_fusion(joined, widths, config.model, seed=seed), aux_weight(joined, config.model)
     own = joined == LATE or weight is not None
     heads = {name: Head(width, outputs, seed=seed + place) for place, (name, width) in enumerate(widths.items(), 1)}

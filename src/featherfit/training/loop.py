@@ -230,11 +230,11 @@ def accumulate(
         with fits(batch):
             on_device = batch.to(accelerator.device)
             with accelerator.autocast():
-                logits, own = model.all_logits(on_device)
+                logits, own = (model(on_device), {}) if model.aux_loss_weight is None else model.all_logits(on_device)
             assert on_device.labels is not None
             losses = row_losses(logits, on_device.labels, problem_type, smoothing)
-            for of_encoder in own.values() if model.aux_loss_weight is not None else ():
-                losses = losses + model.aux_loss_weight * row_losses(
+            for of_encoder in own.values():
+                losses = losses + (model.aux_loss_weight or 0.0) * row_losses(
                     of_encoder, on_device.labels, problem_type, smoothing
                 )
             if on_device.weights is not None:

@@ -213,7 +213,7 @@ def _float(value: Any) -> float:
             return np.nan
         return number
     try:
-        return float(value) if isinstance(value, (numbers.Number, np.generic)) else np.nan
+        return float(value) if isinstance(value, (numbers.Number, np.generic)) else np.nan  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return np.nan
 

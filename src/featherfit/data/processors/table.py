@@ -122,7 +122,7 @@ class TableProcessor:
     @property
     def spec(self) -> TableSpec:
         """What a model has to know of them."""
-        edges = [edges for one in (*self.numbers, *self.times) for edges in one.all_edges]
+        edges = [edges for one in self._measured() for edges in one.all_edges]
         return TableSpec(tuple(one.codes for one in self.categories), tuple(map(tuple, edges)))
 
     def __call__(self, frame: pd.DataFrame) -> TableRows:
@@ -139,7 +139,7 @@ class TableProcessor:
             )
         self._refuse_unreadable(frame)
         codes = [one(frame[one.column])[:, None] for one in self.categories]
-        values = [one(frame[one.column]) for one in (*self.numbers, *self.times)]
+        values = [one(frame[one.column]) for one in self._measured()]
         return TableRows(
             np.concatenate([np.empty((len(frame), 0), dtype=np.int64), *codes], axis=1),
             np.concatenate([np.empty((len(frame), 0), dtype=np.float32), *values], axis=1),
@@ -166,6 +166,9 @@ class TableProcessor:
             tuple(Numbers(**one) for one in state["numbers"]),
             tuple(Times(**{**one, "linear": Numbers(**one["linear"])}) for one in state["times"]),
         )
+
+    def _measured(self) -> tuple[Numbers | Times, ...]:
+        return (*self.numbers, *self.times)
 
     def _all(self) -> tuple[Categories | Numbers | Times, ...]:
         return (*self.categories, *self.numbers, *self.times)
