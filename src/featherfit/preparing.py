@@ -120,6 +120,9 @@ def prepare(
     columns = columns_by_encoder(schema, config)
     _tell_unread(schema, config, reporter)
     _tell_idle(columns, config, reporter)
+    if "hf_text" not in columns or len(columns) > 1:
+        for encoder, own in columns.items():
+            reporter.info(f"{encoder} reads {', '.join(f'{name} ({schema.columns[name]})' for name in own)}.")
     metrics = _metrics(request, schema.problem_type)
     train_frame, tuning = split(request, schema, frame, tuning)
     assert schema.problem_type is not None

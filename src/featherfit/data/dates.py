@@ -15,8 +15,6 @@ import pandas as pd
 ISO = "ISO8601"
 _UNAMBIGUOUS = (
     ISO,
-    "%Y/%m/%d",
-    "%Y/%m/%d %H:%M:%S",
     "%B %d, %Y",
     "%b %d, %Y",
     "%d %B %Y",

@@ -10,7 +10,7 @@ from torch import nn
 
 from featherfit.config.schema import FUSIONS, Config
 from featherfit.models.backbone import build_backbone
-from featherfit.models.fusion import LATE, aux_weight, build_fusion, left_out
+from featherfit.models.fusion import LATE, LateFusion, aux_weight, build_fusion, left_out
 from featherfit.models.heads import Head
 from featherfit.models.quantized import BaseForm, extra_numbers
 from featherfit.models.text import TextEncoder
@@ -235,6 +235,8 @@ def model_size(model: nn.Module) -> ModelSize:
 def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Direct children by name; those that only hold others are replaced by what they hold."""
     for name, child in model.named_children():
+        if isinstance(child, LateFusion):
+            continue
         if isinstance(child, nn.ModuleDict):
             yield from ((f"{own} head" if name == "heads" else own, inner) for own, inner in child.items())
         else:

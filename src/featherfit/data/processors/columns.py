@@ -107,7 +107,8 @@ class Numbers:
         center = float(finite.mean()) if config.scaler_with_mean else 0.0
         scale = spread if config.scaler_with_std and spread > 0 else 1.0
         plain = cls(name, quantiles.tolist(), config.transform, center, scale, bool(np.isnan(values).any()), [])
-        edges = np.unique(np.quantile(plain.transformed(finite), np.linspace(0, 1, bins + 1)))
+        levels = np.linspace(0, 1, bins + 1)
+        edges = np.unique(np.quantile(plain.transformed(finite), levels, method="inverted_cdf"))
         edges = edges if len(edges) > 1 else np.array([edges[0], edges[0] + 1.0])
         return cls(**{**asdict(plain), "edges": edges.tolist()})
 
