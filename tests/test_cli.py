@@ -63,11 +63,17 @@ class FakePredictor:
     def set_threshold(self, threshold: float) -> None:
         self.threshold = threshold
 
-    def predict(self, frame: pd.DataFrame, as_pandas: bool) -> pd.Series:
-        return pd.Series([index % 2 for index in range(len(frame))], index=frame.index)
+    @property
+    def rejected_rows(self) -> pd.DataFrame:
+        return pd.DataFrame([(1, 1, "text", "bytes is no text")], columns=["position", "index", "column", "reason"])
 
-    def predict_proba(self, frame: pd.DataFrame, as_pandas: bool) -> pd.DataFrame:
-        return pd.DataFrame([[0.75, 0.25]] * len(frame), columns=[0, 1])
+    def predict(self, frame: pd.DataFrame, as_pandas: bool, on_error: str) -> pd.Series:
+        found = pd.Series([index % 2 for index in range(len(frame))], index=frame.index)
+        return found if on_error == "raise" else found.astype("Int64").where(found.index != 1)
+
+    def predict_proba(self, frame: pd.DataFrame, as_pandas: bool, on_error: str) -> pd.DataFrame:
+        found = pd.DataFrame([[0.75, 0.25]] * len(frame), columns=[0, 1])
+        return found if on_error == "raise" else found.drop(index=1).reindex(found.index)
 
     def predict_file(self, source: str, target: str, **given: Any) -> SimpleNamespace:
         self.seen["predict_file"] = {"source": source, "target": target, **given}
@@ -159,6 +165,7 @@ def test_fit_hands_everything_on(fake: type[FakePredictor], capsys: pytest.Captu
         "seed": 3,
         "holdout_frac": 0.25,
         "standalone": True,
+        "on_error": "raise",
     }
     result = json.loads(capsys.readouterr().out)
     assert result["summary"] == {"val_roc_auc": None, "training_time": 1.5}  # JSON has no nan
@@ -186,7 +193,7 @@ def test_a_plan_is_shown_with_its_verdict(fake: type[FakePredictor], capsys: pyt
 def test_fit_leaves_defaults_to_the_predictor(fake: type[FakePredictor]):
     assert main(["fit", "train.csv", "--label", "label"]) == 0
     given = fake.seen["fit"]
-    assert given.pop("seed") == 0
+    assert given.pop("seed") == 0 and given.pop("on_error") == "raise"
     assert set(given.values()) == {None, "train.csv"}
 
 
@@ -266,6 +273,14 @@ def test_interrupt(fake: type[FakePredictor], monkeypatch: pytest.MonkeyPatch, c
         ("predict nowhere t.csv --keep id", 2, "--keep goes with --output FILE."),
         ("predict nowhere t.csv --chunk-rows 5 --overwrite", 2, "--overwrite goes with --output FILE."),
         ("predict nowhere t.csv --output p.csv --chunk-rows 0", 2, "--chunk-rows"),
+        ("predict nowhere t.csv --on-error reprot", 2, "--on-error 'reprot' is unknown. Did you mean 'report'?"),
+        ("predict nowhere t.csv --rejected r.csv", 2, "--rejected goes with --on-error report."),
+        ("evaluate nowhere t.csv --on-error report --rejected there.csv", 2, "--rejected there.csv exists."),
+        (
+            "fit t.csv --label label --on-error report --rejected r.xlsx",
+            2,
+            "--rejected r.xlsx: a file's name has to end",
+        ),
         ("demo --plot p.gif", 2, "--plot p.gif: a file's name has to end in one of .png, .svg, .pdf."),
         ("demo --plot no/p.png", 2, "there is no folder no"),
         ("evaluate dir t.csv --by x --plot p.gif", 2, "--plot p.gif: a file's name has to end in one of"),
@@ -311,7 +326,9 @@ def test_evaluate(fake: type[FakePredictor], table: str, capsys: pytest.CaptureF
 def test_evaluate_slice_by_slice(fake: type[FakePredictor], table: str, capsys: pytest.CaptureFixture[str]):
     words = ["evaluate", "dir", table, "--by", "language", "--by", "shop", "--reference", "en / a", "--plot", "p.png"]
     assert main(words) == 0
-    assert fake.seen["evaluate"] == {"metrics": None, "by": ["language", "shop"], "reference": "en / a"}
+    assert fake.seen["evaluate"] == {
+        "metrics": None, "by": ["language", "shop"], "reference": "en / a", "on_error": "raise",
+    }  # fmt: skip
     out = capsys.readouterr().out
     assert "0.5000 [0.4000, 0.6000]" in out and "Worst f1: 'de'." in out
     assert FakeSlices.drawn == Path("p.png")
@@ -338,15 +355,86 @@ def test_predict_to_file(fake: type[FakePredictor], table: str, capsys: pytest.C
     assert main(["predict", "dir", table, "--output", "p.csv", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"output": "p.csv", "rows": 4}
     assert fake.seen["predict_file"] == {
-        "source": table, "target": "p.csv", "proba": False, "keep_columns": (), "overwrite": False,
+        "source": table, "target": "p.csv", "proba": False, "keep_columns": (), "overwrite": False, "on_error": "raise",
     }  # fmt: skip
     words = "--output there.csv --proba --keep a --keep b --chunk-rows 7 --overwrite"
     assert main(["predict", "dir", table, *words.split()]) == 0
     assert "there.csv" in capsys.readouterr().out
     assert fake.seen["predict_file"] == {
         "source": table, "target": "there.csv", "proba": True, "keep_columns": ["a", "b"], "chunk_rows": 7,
-        "overwrite": True,
+        "overwrite": True, "on_error": "raise",
     }  # fmt: skip
+
+
+CELL = {"position": 1, "index": 1, "column": "text", "reason": "bytes is no text"}
+
+
+class TestRejectedRows:
+    """`--on-error report`: told on stderr, in the JSON, and in a file."""
+
+    def test_predict_to_stdout(self, fake: type[FakePredictor], table: str, capsys: pytest.CaptureFixture[str]):
+        assert main(["predict", "dir", table, "--on-error", "report", "--rejected", "r.jsonl"]) == 0
+        out, err = capsys.readouterr()
+        assert out == 'label\n0\n""\n0\n1\n' and err == "  Row 1, column 'text': bytes is no text.\n"
+        assert json.loads(Path("r.jsonl").read_text()) == CELL
+        assert main(["predict", "dir", table, "--on-error", "report", "--proba", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["rejected"] == [CELL]
+        assert found["predictions"][0] == {"label": 0, "proba_0": 0.75, "proba_1": 0.25}
+        assert found["predictions"][1] == {"label": None, "proba_0": None, "proba_1": None}
+
+    def test_predict_to_a_file(self, fake: type[FakePredictor], table: str, capsys: pytest.CaptureFixture[str]):
+        words = ["predict", "dir", table, "--output", "p.csv", "--on-error", "report", "--rejected"]
+        assert main([*words, "r.csv", "--json"]) == 0
+        assert fake.seen["predict_file"]["on_error"] == "report"
+        assert json.loads(capsys.readouterr().out) == {"output": "p.csv", "rows": 4, "rejected": [CELL]}
+        assert Path("r.csv").read_text() == "position,index,column,reason\n1,1,text,bytes is no text\n"
+        assert main([*words, "r.csv"]) == 2 and "--rejected r.csv exists." in capsys.readouterr().err
+        assert main([*words, "r.csv", "--overwrite"]) == 0
+        assert main([*words, "p.csv", "--overwrite"]) == 2
+        assert "--output and --rejected name the same file." in capsys.readouterr().err
+
+    @pytest.mark.parametrize("by", [(), ("--by", "shop")])
+    def test_evaluate(self, by: Any, fake: type[FakePredictor], table: str, capsys: pytest.CaptureFixture[str]):
+        words = ["evaluate", "dir", table, *by, "--on-error", "report", "--rejected", "r.parquet", "--json"]
+        assert main(words) == 0
+        assert fake.seen["evaluate"]["on_error"] == "report"
+        out, err = capsys.readouterr()
+        assert json.loads(out)["rejected"] == [CELL] and "Row 1, column 'text'" in err
+        assert pd.read_parquet("r.parquet").to_dict("records") == [CELL]
+
+    def test_fit(self, fake: type[FakePredictor], table: str, capsys: pytest.CaptureFixture[str]):
+        assert main(["fit", table, "--label", "label", "--on-error", "report", "--rejected", "r.tsv"]) == 0
+        assert fake.seen["fit"]["on_error"] == "report" and "Row 1, column 'text'" in capsys.readouterr().err
+        assert Path("r.tsv").read_text().splitlines()[1] == "1\t1\ttext\tbytes is no text"
+
+    @pytest.mark.filterwarnings("default:.*could not be processed")
+    def test_with_a_real_predictor(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        from tiny_checkpoints import quick_fit, reviews, write_checkpoint
+
+        path = str(tmp_path / "a")
+        quick_fit(write_checkpoint(tmp_path / "tiny"), Path(path), hyperparameters={"optim.max_steps": 1})
+        records = reviews(6).to_dict("records")
+        records[4]["text"] = ["a", "list"]
+        Path("rows.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        words = ["predict", path, "rows.jsonl", "--on-error", "report", "--rejected", "r.csv", "--proba"]
+        assert main([*words, "--verbosity", "1"]) == 0
+        out, err = capsys.readouterr()
+        assert [line.split(",")[0] in ("0", "1") for line in out.splitlines()[1:]] == [row != 4 for row in range(6)]
+        assert out.splitlines()[5] == ",,"
+        assert err.splitlines() == [
+            "Warning: 1 row of 6 could not be processed and has no result; rejected_rows (--rejected FILE) lists them.",
+            "  Row 4, column 'text': list is neither text nor a number.",
+        ]
+        assert Path("r.csv").read_text().endswith("\n4,4,text,list is neither text nor a number\n")
+        assert main([*words, "--overwrite", "--output", "p.csv"]) == 0
+        capsys.readouterr()
+        streamed = pd.read_csv("p.csv", dtype=str, keep_default_na=False)
+        assert streamed["label"].tolist() == [line.split(",")[0] for line in out.splitlines()[1:]]
+        assert main(["evaluate", path, "rows.jsonl", "--on-error", "report", "--json", "--verbosity", "0"]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)["rejected"][0]["index"] == 4 and err == ""
+        assert main(["evaluate", path, "rows.jsonl"]) == 2
 
 
 def test_inspect_data(capsys: pytest.CaptureFixture[str]):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,40 @@ def test_commands(few_rows, tmp_path):
         assert done.returncode == 0, f"{' '.join(words)}\n{done.stderr}"
         assert done.stdout or "--output" in words
     assert (tmp_path / "predictions.csv").is_file()
+
+
+@pytest.mark.slow
+def test_pages_on_rows_and_resuming(few_rows, tmp_path, monkeypatch, capsys):
+    """Line by line, as somebody would try them."""
+    monkeypatch.chdir(tmp_path)
+    few_rows("en", "train").to_csv("train.csv", index=False)
+    few_rows("en").to_csv("test.csv", index=False)
+    few_rows("ja")[["text"]].to_csv("new.csv", index=False)
+
+    def shell(words: list[str]) -> None:
+        done = subprocess.run([sys.executable, "-m", *words], env=os.environ, capture_output=True, text=True)
+        assert done.returncode == 0, f"{' '.join(words)}\n{done.stderr}"
+
+    def python(page: Path) -> None:
+        for block in fenced_blocks(page, "python"):
+            exec(compile(block, str(page), "exec"), {})
+
+    rows, resume = ROOT / "docs" / "rows.md", ROOT / "docs" / "resume.md"
+    begin, go_on = commands(resume)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of columns that are not used, and of few rows
+        for again in (lambda: shell(go_on), lambda: python(resume)):
+            shell(begin)
+            assert Path("my_model/training/fit.json").is_file()
+            again()
+            assert not Path("my_model/training").exists()
+            shutil.rmtree("my_model")
+        shell(begin)
+        python(rows)
+    assert "bytes is neither text nor a number" in capsys.readouterr().out
+    for words in commands(rows):
+        shell(words)
+    assert Path("rejected.csv").read_text() == "position,index,column,reason\n"
 
 
 def test_links_lead_somewhere():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 
+import pandas as pd
 import pytest
 
 from featherfit.report import QUIET_VARIABLES, Reporter, human_count
@@ -200,3 +201,28 @@ class TestResults:
         Reporter(0).result('{"a": "[b]"}')
         Reporter(0).result("x\n")
         assert capsys.readouterr().out == '{"a": "[b]"}\nx\n'
+
+
+class TestRejections:
+    def rows(self, number: int, **more: str) -> pd.DataFrame:
+        cells = [
+            {"position": row, "index": f"r{row}", "column": "text", "reason": "no text [b]", **more}
+            for row in range(number)
+        ]
+        return pd.DataFrame(cells)
+
+    def test_the_first_and_how_many_more(self, capsys):
+        Reporter(1).rejections(self.rows(13))
+        out, err = capsys.readouterr()
+        lines = err.splitlines()
+        assert out == "" and lines[0] == "  Row 'r0', column 'text': no text [b]." and len(lines) == 11
+        assert lines[-1] == "  and 3 more cells."
+
+    def test_of_which_table(self, capsys):
+        Reporter(2).rejections(self.rows(1, table="tuning_data"))
+        assert capsys.readouterr().err == "  Row 'r0' of tuning_data, column 'text': no text [b].\n"
+
+    def test_silence(self, capsys):
+        Reporter(0).rejections(self.rows(3))
+        Reporter(2).rejections(self.rows(0))
+        assert capsys.readouterr() == ("", "")

@@ -50,6 +50,10 @@ class AutoMM:
         """The default way: a Lightning trainer and its worker processes for every call."""
         return self._predictor.predict(frame)
 
+    def probabilities(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A column for every class."""
+        return self._predictor.predict_proba(frame)
+
     def predict_few(self, frame: pd.DataFrame) -> pd.Series:
         """AutoMM's way for small tables: one batch in this process."""
         return self._predictor.predict(frame, realtime=True)

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from featherfit.config.dotted import build_config, to_flat
 from featherfit.errors import ConfigError
-from featherfit.preparing import FitRequest, Prepared, keep_within_budget, prepare, read_request, split
+from featherfit.preparing import (
+    FitRequest,
+    Prepared,
+    keep_within_budget,
+    prepare,
+    read_request,
+    split,
+    without_odd_rows,
+)
 from featherfit.resuming import planned_before, record_of, refuse_differences, resumed_request
 from featherfit.startup import collection_paused
 from featherfit.steps import Run, take_steps, undoing
@@ -56,9 +64,9 @@ def run_fit(request: FitRequest, work: Workspace, reporter: Reporter, previous: 
             else:
                 fitted, train_frame, tuning = _go_on(request, asked, frame, tuning, previous, reporter, work.record)
             sets = _datasets(fitted, train_frame, tuning)
-            fitted = _looked_at(fitted, train_frame, tuning, sets[0])
-            reporter.findings(fitted.data_report)
         fitted.text.release_tokenizer()
+        fitted = _looked_at(fitted, train_frame, tuning, sets[0])
+        reporter.findings(fitted.data_report)
         if resumes:
             refuse_differences(work.record, asked, fitted, sets, problems)
         record = work.record or record_of(request, asked, fitted, sets, further=previous is not None)
@@ -130,7 +138,7 @@ def _start(
     model = new_model(config, checkpoint, parts, further, outputs_of(ready.label), request.seed, device)
     fitted = Fitted(config, ready.schema, ready.label, ready.text, checkpoint, model, device, *ready.metrics)
     constants = only_values(ready.train_frame, unread(ready.schema, config))
-    fitted = replace(fitted, constants=constants, parts=parts, further=further)
+    fitted = replace(fitted, constants=constants, parts=parts, further=further, rejected=ready.rejected)
     return fitted, ready.train_frame, ready.tuning
 
 
@@ -160,6 +168,10 @@ def _go_on(
         )
     if request.presets is not None:
         warnings.warn(f"presets={request.presets!r}: settings of a fitted predictor are kept.", stacklevel=4)
+    columns, label, parts = list(previous.text.columns), previous.label, previous.parts.values()
+    frame, rejected = without_odd_rows(request, frame, "train_data", columns, label, None, parts)
+    if tuning is not None:
+        tuning, rejected = without_odd_rows(request, tuning, "tuning_data", columns, label, rejected, parts)
     train_frame, tuning = split(request, previous.schema, frame, tuning)
     device = device_of_fit(config)
     if device.ranks.sharded or previous.device.ranks.sharded:
@@ -177,7 +189,8 @@ def _go_on(
     model = previous.model.to(device.place)
     constants = only_values(train_frame, [name for name in previous.constants if name in train_frame.columns])
     constants = dict(previous.constants.items() & constants.items())
-    return replace(previous, config=config, device=device, model=model, constants=constants), train_frame, tuning
+    fitted = replace(previous, config=config, device=device, model=model, constants=constants, rejected=rejected)
+    return fitted, train_frame, tuning
 
 
 def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame) -> tuple[Dataset, Dataset]:
@@ -198,9 +211,11 @@ def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame) -
 def _looked_at(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame, train_set: Dataset) -> Fitted:
     """The same with its report about the data."""
     from featherfit.data.findings import check_data
+    from featherfit.memory import release_freed_memory
 
     rows = train_set.rows
     report = check_data(train_frame, tuning, fitted.schema)
+    release_freed_memory()  # the detector of languages takes 0.1 GB for half a second
     return replace(fitted, data_report=report.with_lengths(len(rows), rows.truncated, rows.lost, fitted.text.max_len))
 
 

@@ -75,12 +75,13 @@ class MultiModalPredictor(FittedFacts, Serving):
         column_types: Mapping[str, str] | None = None, holdout_frac: float | None = None,
         teacher_predictor: Any = None, seed: int = 0, standalone: bool | None = None,
         hyperparameter_tune_kwargs: Any = None, clean_ckpts: bool = True, predictions: Any = None,
-        labels: Any = None, predictors: Any = None,
+        labels: Any = None, predictors: Any = None, *, on_error: str = "raise",
     ) -> MultiModalPredictor:  # fmt: skip
         """Trains on a table and writes the artifact to `path`. A second call trains further; docs/resume.md is on faults.
 
         Args:
-            train_data: DataFrame, `datasets.Dataset`, or path of a CSV, TSV, Parquet or JSON-lines file.
+            train_data: DataFrame (pandas, polars), pyarrow Table, `datasets.Dataset`, or path of a CSV, TSV, Parquet or
+                JSON-lines file.
             presets: Name of a preset.
             tuning_data: Rows to validate on; default: a holdout of the training rows, by AutoMM's rule.
             time_limit: Seconds after which training stops, preparation included.
@@ -91,6 +92,8 @@ class MultiModalPredictor(FittedFacts, Serving):
             seed: Decides the holdout, the order of rows, initial weights and dropout.
             standalone: Put the pretrained weights into the artifact. Default: only where they were trained themselves.
             clean_ckpts: Delete the states kept while training; False keeps them under `<path>/training`.
+            on_error: `raise` names rows that cannot be trained on; `report` leaves them out, with a warning, and
+                `rejected_rows` lists them.
 
         Returns:
             This predictor.
@@ -107,7 +110,7 @@ class MultiModalPredictor(FittedFacts, Serving):
 
         request = self._request(
             presets, hyperparameters, train_data=train_data, tuning_data=tuning_data, column_types=column_types,
-            holdout_frac=holdout_frac, time_limit=time_limit, seed=seed,
+            holdout_frac=holdout_frac, time_limit=time_limit, seed=seed, on_error=on_error,
         )  # fmt: skip
         path = output_path(save_path, None if self._fitted else self._path, resumes=bool(self._record))
         self._faster = None  # it shares what is about to train
@@ -115,6 +118,7 @@ class MultiModalPredictor(FittedFacts, Serving):
             fitted = run_fit(request, work, self._reporter(), self._fitted)
             stored = self._store(fitted, path, work.standalone)
         self._fitted, self._path, self._record = fitted.alone(), stored, None
+        self._rejected = self._rejected if fitted.rejected is None else fitted.rejected
         return self
 
     def plan(
@@ -169,7 +173,7 @@ class MultiModalPredictor(FittedFacts, Serving):
             CheckpointError: The pretrained weights are not at hand, or differ from those it was trained on.
         """
         if resume:
-            return cls._resumed(path, None, verbosity=verbosity)
+            return cls.resume(path, verbosity=verbosity)
         from featherfit.startup import collection_paused
 
         with collection_paused():
@@ -182,8 +186,17 @@ class MultiModalPredictor(FittedFacts, Serving):
         return predictor
 
     @classmethod
-    def _resumed(cls, path: str | Path, label: str | None, **constructor: Any) -> MultiModalPredictor:
-        """A predictor whose `fit` goes on with the one that was interrupted at `path`."""
+    def resume(cls, path: str | Path, label: str | None = None, **constructor: Any) -> MultiModalPredictor:
+        """A predictor whose `fit`, given the same data, goes on with the one that was interrupted at `path`.
+
+        Args:
+            path: The folder that the interrupted fit was to write.
+            label: Column to predict; default: the one it was.
+            constructor: What the constructor takes; `fit` raises a ConfigError where it is not as it was.
+
+        Raises:
+            ArtifactError: There is nothing to go on with.
+        """
         record = read_record(where := expanded(path))
         predictor = cls(record["request"]["label"] if label is None else label, **constructor)
         predictor._path, predictor._record = where, record

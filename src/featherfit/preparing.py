@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ class FitRequest:
     holdout_frac: float | None
     time_limit: float | None
     seed: int
+    on_error: str = "raise"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Prepared:
     tuning: pd.DataFrame
     parts: dict[str, PartProcessor]
     further: dict[str, Checkpoint]
+    rejected: pd.DataFrame | None = None
 
 
 def read_request(
@@ -108,6 +110,7 @@ def prepare(
     from featherfit.data.schema import infer_schema
     from featherfit.training.device import device_of_fit
 
+    frame, rejected = _trainable(request, frame)
     schema = infer_schema(
         frame,
         request.label,
@@ -124,7 +127,7 @@ def prepare(
         for encoder, own in columns.items():
             reporter.info(f"{encoder} reads {', '.join(f'{name} ({schema.columns[name]})' for name in own)}.")
     metrics = _metrics(request, schema.problem_type)
-    train_frame, tuning = split(request, schema, frame, tuning)
+    train_frame, held = split(request, schema, frame, tuning)
     assert schema.problem_type is not None
     label = LabelProcessor.fit(
         train_frame[request.label],
@@ -132,6 +135,10 @@ def prepare(
         config.data.pos_label,
         config.data.label.numerical_preprocessing,
     )
+    parts = fit_parts(train_frame, columns, schema, config)
+    if tuning is not None:
+        texts = columns.get("hf_text", [])
+        held, rejected = without_odd_rows(request, held, "tuning_data", texts, label, rejected, parts.values())
     device = device_of_fit(config)
     checkpoints = _checkpoints(columns, config)
     for one in checkpoints.values():
@@ -139,9 +146,8 @@ def prepare(
         reporter.info(f"{told}: {one.note}" if one.note else f"{told}.")
     checkpoint = checkpoints.pop("hf_text", None)
     text = text_processor(checkpoint, columns.get("hf_text", []), schema, config)
-    parts = fit_parts(train_frame, columns, schema, config)
     return Prepared(
-        config, schema, label, text, checkpoint, device, metrics, train_frame, tuning, parts, checkpoints
+        config, schema, label, text, checkpoint, device, metrics, train_frame, held, parts, checkpoints, rejected
     )  # fmt: skip
 
 
@@ -151,6 +157,49 @@ def _checkpoints(columns: Mapping[str, Any], config: Config) -> dict[str, Checkp
 
     names = {"hf_text": config.model.hf_text.checkpoint_name}
     return {encoder: resolve_checkpoint(names[encoder]) for encoder in columns if encoder in names}
+
+
+def _trainable(request: FitRequest, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """A table to learn from without the rows that cannot be, if that was asked for, and the list of those."""
+    from featherfit.data.rows import left_out, screen_training
+
+    if request.on_error == "raise":
+        return frame, None
+    types = request.column_types or {}
+    wanted = "regression" if types.get(request.label) == "numerical" else str(request.problem_type).lower()
+    rows = screen_training(frame, request.label, types, regression=wanted == "regression")
+    return rows.frame, left_out(rows, "train_data")
+
+
+def without_odd_rows(
+    request: FitRequest,
+    frame: pd.DataFrame,
+    name: str,
+    columns: list[str],
+    label: LabelProcessor,
+    rejected: pd.DataFrame | None,
+    parts: Iterable[PartProcessor] = (),
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """A table without the rows that cannot be processed, if that was asked for, and all rows that are left out so far.
+
+    Args:
+        request: What was asked for.
+        frame: The table.
+        name: What the user calls it.
+        columns: Text columns.
+        label: Which labels there are.
+        rejected: Rows of other tables that are left out.
+        parts: Processors of columns that are read otherwise.
+    """
+    import pandas as pd
+
+    from featherfit.data.rows import left_out, screen
+
+    if request.on_error == "raise":
+        return frame, rejected
+    rows = screen(frame, columns, request.label, label, parts)
+    listed = left_out(rows, name)
+    return rows.frame, listed if rejected is None else pd.concat([rejected, listed], ignore_index=True)
 
 
 def keep_within_budget(ready: Prepared, reporter: Reporter, *, may_checkpoint: bool) -> Prepared:
@@ -222,7 +271,13 @@ def plan_fit(request: FitRequest, reporter: Reporter, base: Config | None, *, st
 
 
 def _check_arguments(request: FitRequest) -> None:
+    from featherfit.data.rows import check_on_error
+
     problems = []
+    try:
+        check_on_error(request.on_error)
+    except ConfigError as error:
+        problems += error.problems
     if request.time_limit is not None and not request.time_limit > 0:
         problems.append(f"time_limit={request.time_limit!r} has to be a number of seconds above 0.")
     if request.holdout_frac is not None and not 0 < request.holdout_frac < 1:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from featherfit.training.launch import speaks
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
     from rich.progress import Progress
 
@@ -27,6 +28,9 @@ QUIET_VARIABLES = ("FEATHERFIT_DISABLE_PROGRESS_BAR", "AUTOMM_DISABLE_PROGRESS_B
 
 FEW_ROWS = 256
 """Predictions of fewer rows show no bar."""
+
+MOST_REJECTIONS = 10
+"""Rejected cells that are shown."""
 
 WIDE = 200
 """Columns of a table that goes to a file or a pipe, where nothing is known about the width."""
@@ -109,6 +113,20 @@ class Reporter:
                 self.warn(finding.message)
             else:
                 self.info(finding.message)
+
+    def rejections(self, rejected: pd.DataFrame) -> None:
+        """The first cells that kept rows from being processed, and how many more there are; at verbosity 1 and above."""
+        if self.verbosity < 1:
+            return
+        for cell in rejected.head(MOST_REJECTIONS).to_dict("records"):
+            where = f" of {cell['table']}" if "table" in cell else ""
+            self.console.print(
+                f"  Row {cell['index']!r}{where}, column {cell['column']!r}: {cell['reason']}.",
+                markup=False,
+                soft_wrap=True,
+            )
+        if len(rejected) > MOST_REJECTIONS:
+            self.console.print(f"  and {len(rejected) - MOST_REJECTIONS} more cells.", markup=False, soft_wrap=True)
 
     def model_table(self, size: ModelSize, title: str) -> None:
         """Trainable and total parameters of each part, and megabytes; at verbosity 2 and above."""

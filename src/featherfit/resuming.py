@@ -66,6 +66,7 @@ def _arguments(request: FitRequest) -> dict[str, Any]:
         "holdout_frac": request.holdout_frac,
         "seed": request.seed,
         "tuning_data": request.tuning_data is not None,
+        "on_error": request.on_error,
     }
 
 
@@ -100,8 +101,8 @@ def resumed_request(request: FitRequest, record: dict[str, Any]) -> tuple[FitReq
 
     What is left out, or is its default, is as it was. Settings are compared later, when they are resolved.
     """
-    before, now, resolved = record["request"], _arguments(request), record["resolved"]
-    defaults = {"seed": 0}
+    defaults = {"seed": 0, "on_error": "raise"}
+    before, now, resolved = {**defaults, **record["request"]}, _arguments(request), record["resolved"]
     problems = [
         f"{name} is {_shown(name, value)} now and was {_shown(name, before[name])}."
         for name, value in now.items()
@@ -111,7 +112,7 @@ def resumed_request(request: FitRequest, record: dict[str, Any]) -> tuple[FitReq
     as_before = replace(
         request, label=before["label"], problem_type=before["problem_type"], seed=before["seed"], presets=None,
         eval_metric=before["eval_metric"], validation_metric=before["validation_metric"], holdout_frac=holdout,
-        column_types=None if types is None else dict(types),
+        column_types=None if types is None else dict(types), on_error=before["on_error"],
     )  # fmt: skip
     return as_before, problems
 

@@ -76,15 +76,28 @@ def assert_the_same(path: Path, whole: Path) -> None:
     assert sorted(file.name for file in path.parent.iterdir()) == ["artifact", "artifact.json"]
 
 
+def killed_and_gone_on_with(server, checkpoint, whole, path, moment):
+    assert run(server, chaos_runs.begin, checkpoint, path, *moment) == -signal.SIGKILL, moment
+    assert run(server, chaos_runs.go_on, path) == 0, moment
+    assert facts(path)["loaded"] in (None, {key: facts(whole)[key] for key in ("proba", "summary")}), moment
+    assert_the_same(path, whole)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("place", range(COUNT))
 def test_killed_once(server, checkpoint, whole, tmp_path, place):
     moment = drawn(facts(whole)["seen"], random.Random(place), KINDS[place % len(KINDS)])
-    path = tmp_path / "artifact"
-    assert run(server, chaos_runs.begin, checkpoint, path, *moment) == -signal.SIGKILL, moment
-    assert run(server, chaos_runs.go_on, path) == 0, moment
-    assert facts(path)["loaded"] in (None, {key: facts(whole)[key] for key in ("proba", "summary")})
-    assert_the_same(path, whole)
+    killed_and_gone_on_with(server, checkpoint, whole, tmp_path / "artifact", moment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "number"), [("state", 2), ("artifact", 1)])
+def test_killed_at_every_operation_on_files(server, checkpoint, whole, tmp_path, kind, number):
+    """Of one state that comes after another, and of the artifact: drawn moments may miss the only one that matters."""
+    for operation in range(1, facts(whole)["seen"][kind][number - 1] + 1):
+        path = tmp_path / str(operation) / "artifact"
+        path.parent.mkdir()
+        killed_and_gone_on_with(server, checkpoint, whole, path, (kind, number, operation))
 
 
 @pytest.mark.slow

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from featherfit.data.findings import DataReport, check_data
+from featherfit.data import findings
+from featherfit.data.findings import DataReport, Finding, check_data
 from featherfit.data.schema import infer_schema
 from featherfit.data.scripts import script_of, script_shares
+from featherfit.demo import demo_table
 
 NOUNS = ("kettle", "lamp", "chair", "cup", "table", "phone", "bag", "pen", "shelf", "hat", "coat")
 
@@ -29,7 +32,46 @@ def table(rows: int = 60, **columns) -> pd.DataFrame:
 def found(frame: pd.DataFrame, tuning: pd.DataFrame | None = None, label: str | None = "label", **options) -> dict:
     """Findings by kind, but for the scripts that every table has."""
     report = check_data(frame, tuning, infer_schema(frame, label, **options))
-    return {finding.kind: finding for finding in report if finding.kind != "scripts"}
+    return {finding.kind: finding for finding in report if finding.kind not in ("scripts", "languages")}
+
+
+class TestLanguages:
+    def note(self, texts: list[str]) -> Finding | None:
+        report = check_data(pd.DataFrame({"text": texts}), None, infer_schema(pd.DataFrame({"text": texts}), None))
+        return next((finding for finding in report if finding.kind == "languages"), None)
+
+    def demo(self, languages: str, each: int) -> list[str]:
+        return [text for language in languages.split() for text in demo_table(language)["text"].head(each)]
+
+    def test_shares_of_a_sample(self):
+        pytest.importorskip("py3langid")
+        finding = self.note([*demo_table("en", "train")["text"].head(100), *self.demo("de ja", 50)])
+        assert finding.message == "Languages, by 200 texts of them: en 50.0%, de 25.0%, ja 25.0%."
+        assert (finding.severity, finding.count) == ("note", 3)
+
+    def test_those_of_a_text_or_three_are_not_named(self, monkeypatch):
+        found = ["en"] * 180 + ["fr"] * 15 + ["af"] * 3 + ["nl"] * 2
+        monkeypatch.setattr(findings, "detect_languages", lambda texts: found)
+        assert self.note(self.demo("en de fr", 70)).message.endswith(": en 90.0%, fr 7.5%, others 2.5%.")
+
+    def test_texts_without_a_letter_do_not_count(self):
+        pytest.importorskip("py3langid")
+        finding = self.note([*self.demo("de", 70), *("12 : 34" for _ in range(60))])
+        assert finding.message == "Languages, by 70 texts of them: de 100.0%."
+
+    def test_without_the_detector_it_says_which_extra_has_it(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "py3langid.langid", None)
+        finding = self.note(self.demo("en de", 60))
+        assert 'pip install "featherfit[languages]"' in finding.message and finding.count == 0
+
+    def test_few_texts_say_too_little(self):
+        assert self.note(self.demo("en", 70)) is None
+
+    def test_a_sample_of_a_large_table(self, monkeypatch):
+        seen = []
+        monkeypatch.setattr(findings, "detect_languages", lambda texts: seen.extend(texts) or ["en"] * len(texts))
+        self.note([f"the text of row {row} " + "and so on " * 100 for row in range(5000)])
+        assert len(seen) == 200 and max(map(len, seen)) == 300 and seen[-1].startswith("the text of row 4975")
 
 
 def test_a_sound_table_has_none():

@@ -1,5 +1,7 @@
 import gzip
 import json
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -117,7 +119,7 @@ def test_paths(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (3, "data is a int. Give a pandas DataFrame"),
+        (3, "data is a int. Give a DataFrame"),
         (FRAME["text"], "single column"),
         (["a", "b"], "item 0 is a str, not a dict"),
         ({"text": "a"}, r"single values where lists are expected: 'text'"),
@@ -128,3 +130,56 @@ def test_paths(tmp_path):
 def test_not_a_table(data, message):
     with pytest.raises(DataError, match=message):
         load_table(data)
+
+
+class TestOtherLibraries:
+    """Tables that become a pandas frame by their own `to_pandas`."""
+
+    def test_arrow(self):
+        pa = pytest.importorskip("pyarrow")
+        assert load_table(pa.Table.from_pandas(FRAME.set_axis([7, 7, 8, 9]))).index.tolist() == [7, 7, 8, 9]
+        with pytest.raises(DataError, match=r"rows is a ChunkedArray that is not a table\. Give a DataFrame"):
+            load_table(pa.chunked_array([["a"]]), name="rows")
+        with pytest.raises(DataError, match="has more than one column named 'a'"):
+            load_table(pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]))
+
+    def test_what_has_no_rows_yet(self):
+        pa = pytest.importorskip("pyarrow")
+        reader = pa.table({"a": [1]}).to_reader()
+        with pytest.raises(
+            DataError, match=r"^rows is a RecordBatchReader, which has no rows yet\. Give rows\.read_all\(\)\.$"
+        ):
+            load_table(reader, name="rows")
+        assert len(load_table(reader.read_all())) == 1
+
+    def test_what_cannot_become_a_frame(self):
+        class Table:
+            def to_pandas(self):
+                raise ArithmeticError("no such type")
+
+        with pytest.raises(
+            DataError, match=r"rows is a Table that cannot become a pandas DataFrame: ArithmeticError: no"
+        ):
+            load_table(Table(), name="rows")
+
+    def test_polars(self):
+        pl = pytest.importorskip("polars")
+        frame = load_table(pl.DataFrame({"text": ["a b", None], "n": [1, 2]}))
+        assert frame["text"].isna().tolist() == [False, True] and frame["n"].tolist() == [1, 2]
+        with pytest.raises(DataError, match=r"^rows is a LazyFrame, which has no rows yet\. Give rows\.collect\(\)\.$"):
+            load_table(pl.LazyFrame({"a": [1]}), name="rows")
+        with pytest.raises(DataError, match="rows is a Series that is not a table"):
+            load_table(pl.Series([1]), name="rows")
+
+    def test_nothing_is_imported_for_it(self):
+        code = "import sys, pandas; from featherfit.data.load import load_table; load_table(pandas.DataFrame({'a': [1]})); "
+        subprocess.run([sys.executable, "-c", f"{code}sys.exit('polars' in sys.modules)"], check=True)
+
+
+@pytest.mark.parametrize("value", ["1" * 5000, "[" * 100_000 + "]" * 100_000], ids=["digits", "depth"])
+@pytest.mark.parametrize("name", ["r.jsonl", "r.json"])
+def test_json_that_python_does_not_read(tmp_path, name, value):
+    line = f'{{"a": {value}}}'
+    (tmp_path / name).write_text(line if name == "r.jsonl" else f"[{line}]")
+    with pytest.raises(DataError, match=r"line 1: |is not JSON: "):
+        load_table(tmp_path / name)

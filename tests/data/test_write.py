@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 
 from featherfit.data.load import load_table
-from featherfit.data.write import WRITERS, check_target, check_types, written_table
+from featherfit.data.rows import no_rejections
+from featherfit.data.write import WRITERS, check_target, check_types, write_rejected, written_table
 from featherfit.errors import ConfigError, DataError, PathExistsError
 
 TYPES = {"id": pa.string(), "n": pa.int64(), "share": pa.float32(), "value": pa.float64(), "flag": pa.bool_()}
@@ -145,3 +146,18 @@ def test_check_types():
         check_types(types, ".jsonl")
     check_types({name: types[name] for name in ("a", "c", "d", "e")}, ".jsonl")
     check_types({name: types[name] for name in ("b", "c", "e")}, ".parquet")
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+@pytest.mark.parametrize("index", [[3, 5], ["r3", "r5"], [(0, 1), "b"]])
+def test_rejected_rows(ending, index, tmp_path):
+    cells = [(3, index[0], "text", 'list is neither "text" nor a number'), (5, index[1], "label", "no label")]
+    rejected = pd.DataFrame(cells, columns=["position", "index", "column", "reason"])
+    write_rejected(rejected.astype({"index": object}), tmp_path / f"r{ending}")
+    back = load_table(tmp_path / f"r{ending}")
+    expected = rejected.assign(index=index if index == [3, 5] else list(map(str, index)))
+    assert back.to_dict("list") == expected.to_dict("list")
+    with pytest.raises(PathExistsError, match="has appeared meanwhile"):
+        write_rejected(rejected, tmp_path / f"r{ending}")
+    write_rejected(no_rejections(), tmp_path / f"r{ending}", overwrite=True)
+    assert list(load_table(tmp_path / f"r{ending}")) == ([] if ending == ".jsonl" else list(rejected))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 from tiny_fixtures import checkpoint, fitted, own_folder
 
@@ -15,3 +16,17 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 settings.load_profile("featherfit")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """A failure that shows half of a surrogate pair is written with an escape: what workers send has to be Unicode."""
+    report = yield
+    if report.longrepr is not None and not isinstance(report.longrepr, tuple):
+        report.longrepr = printable(str(report.longrepr))
+    report.sections = [(printable(name), printable(content)) for name, content in report.sections]
+    return report
+
+
+def printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -144,6 +144,22 @@ class TestTheSameBytes:
         monkeypatch.setattr(loop, "accumulate", fail(AssertionError("trained again")))
         assert content(go_on(tmp_path / "a")) == expected
 
+    @pytest.mark.parametrize("step", [5, 7, 9])
+    def test_validations_without_a_better_score_are_counted_on(self, checkpoint, tmp_path, broken_off, step):
+        """Four of them end the fit, two before the interruption or more, the others after it."""
+        more = {"optim.lr": 1e-30, "optim.patience": 4, "optim.max_epochs": 9}
+        whole = content(quick_fit(checkpoint, tmp_path / "whole", hyperparameters={**SETTINGS, **more}))
+        assert whole[2]["stopped"] == "no better score in 4 validations" and whole[2]["steps"] == 10
+        assert content(go_on(broken_off(step, hyperparameters=more))) == whole
+
+    def test_the_time_it_took_counts_from_the_first_beginning(self, broken_off):
+        path = broken_off(8)
+        file = sorted((path / "training").glob("state-*.json"))[-1]
+        state = json.loads(file.read_text())["state"]
+        state["elapsed"] += 1000
+        file.write_text(json.dumps({"sha256": keeping._digest_of(state), "state": state}))
+        assert 1000 < go_on(path).fit_summary()["training_time"] < 1100
+
     def test_with_a_head_that_starts_from_a_probe(self, checkpoint, tmp_path, broken_off):
         more = {"optim.head_init": "probe"}
         whole = content(quick_fit(checkpoint, tmp_path / "whole", hyperparameters={**SETTINGS, **more}))

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def every(line: str, data: Callable[[], Any], error: str | None = None) -> Case:
 SURROGATE = "the box \ud800 was good"
 CASES = [
     every("bytes that are not UTF-8, in a file", file_of(csv(b"a go\xffod box"), "bad.csv"), r"is not UTF-8: byte \d+ \(0xff, line 17\)"),
+    every("bytes that are not UTF-8, in a Parquet file or an Arrow table", lambda: damaged_arrow(), r"row 1, column 'text': the bytes are not UTF-8"),
     every("half of a surrogate pair, in a list or a file of records",
           lambda: [{"text": SURROGATE, "label": 1}, *table().to_dict("records")], "half of a surrogate pair in item 0"),
     every("half of a surrogate pair, in a frame", lambda: with_cell(SURROGATE), r"Row 103, column 'text': the tokenizer refuses"),
@@ -90,7 +92,10 @@ CASES = [
     every("an index of several levels, of dates, of text", lambda: table().set_axis(pd.MultiIndex.from_product([range(4), range(4)]))),
     every("a column of dtype category", lambda: table().astype({"text": "category"})),
     every("pyarrow-backed columns", lambda: table().convert_dtypes(dtype_backend="pyarrow")),
-    every("anything with to_pandas (polars, Arrow, datasets)", lambda: arrow_table()),
+    every("a polars DataFrame", lambda: polars_frame()),
+    every("a pyarrow Table, a datasets.Dataset, anything else with to_pandas", lambda: arrow_table()),
+    every("a polars LazyFrame", lambda: polars_frame().lazy(), r"is a LazyFrame, which has no rows yet\. Give \w+\.collect\(\)\."),
+    every("a signalling NaN (Decimal) in a cell", lambda: with_cell(Decimal("sNaN")), r"row 103, column 'text': Decimal\('sNaN'\)"),
     every("a dict of lists, a list of dicts", lambda: table().to_dict("list")),
     Case("no rows", lambda: table()[:0], "The table has no rows", "no rows, so there is nothing to score"),
     every("columns beyond those of training", lambda: table(title=["x y z"] * ROWS, score=range(ROWS))),
@@ -120,7 +125,20 @@ def arrow_table() -> Any:
     return pa.Table.from_pandas(table())
 
 
+def damaged_arrow() -> Any:
+    import pyarrow as pa
+
+    texts = pa.array([b"a good box", b"a g\xffod box"])
+    return pa.table({"text": pa.Array.from_buffers(pa.string(), 2, texts.buffers()), "label": [0, 1]})
+
+
+def polars_frame() -> Any:
+    return pytest.importorskip("polars").DataFrame(table().to_dict("list"))
+
+
 def unchanged(data: Any, before: Any) -> bool:
+    if hasattr(data, "collect"):
+        data, before = data.collect(), before.collect()
     if isinstance(data, pd.DataFrame):
         return data.equals(before) and data.dtypes.equals(before.dtypes) and data.index.equals(before.index)
     return isinstance(data, str) or repr(data) == repr(before)
@@ -264,6 +282,110 @@ class TestReport:
                 call(reviews(2), on_error="reprot")
         with pytest.raises(ConfigError, match="on_error"):
             fitted.predict_file("a.csv", "b.csv", on_error="skip")
+
+
+SHORT = {"optim.max_steps": 2}
+
+
+class TestReportInFit:
+    """`fit(on_error="report")`: what is left out, and that the rest gives what it gives alone."""
+
+    def odd(self) -> pd.DataFrame:
+        frame = reviews(40).astype(object)
+        frame.iat[2, 0], frame.iat[5, 0], frame.iat[11, 0] = SURROGATE, b"bytes", ["list"]
+        frame.iat[7, 1], frame.iat[9, 1], frame.iat[12, 1] = None, "1", float("inf")
+        return frame
+
+    def good(self) -> pd.DataFrame:
+        return reviews(40).drop(index=[102, 105, 107, 109, 111, 112])
+
+    def test_the_rest_gives_what_it_gives_alone(self, checkpoint, tmp_path):
+        odd = self.odd()
+        before = copy.deepcopy(odd)
+        with pytest.warns(UserWarning, match=r"6 rows of 40 in train_data could not be processed and are left out"):
+            found = quick_fit(checkpoint, tmp_path / "a", odd, hyperparameters=SHORT, on_error="report")
+        alone = quick_fit(checkpoint, tmp_path / "b", self.good(), hyperparameters=SHORT)
+        assert unchanged(odd, before)
+        assert (tmp_path / "a" / "trainable.safetensors").read_bytes() == (
+            tmp_path / "b" / "trainable.safetensors"
+        ).read_bytes()
+        rejected = found.rejected_rows
+        assert rejected.columns.tolist() == ["position", "index", "column", "reason", "table"]
+        assert rejected["position"].tolist() == [2, 5, 7, 9, 11, 12] and rejected["index"].tolist()[0] == 102
+        assert rejected["column"].tolist() == ["text", "text", "label", "label", "text", "label"]
+        assert rejected["reason"].tolist() == [
+            "half of a surrogate pair, which is no text", "bytes is neither text nor a number", "no label",
+            "'1' is a label of another type", "list is neither text nor a number", "'inf' is not a finite number",
+        ]  # fmt: skip
+        assert set(rejected["table"]) == {"train_data"} and len(alone.rejected_rows) == 0
+
+    def test_unless_it_is_asked_for_it_raises(self, checkpoint, tmp_path):
+        with pytest.raises(DataError, match="has no value in 1 row"):
+            quick_fit(checkpoint, tmp_path / "a", self.odd().drop(index=109), hyperparameters=SHORT)
+        with pytest.raises(ConfigError, match=r"on_error='reprot' is unknown\. Did you mean 'report'\?"):
+            quick_fit(checkpoint, tmp_path / "a", on_error="reprot")
+
+    def test_rows_to_validate_on(self, checkpoint, tmp_path):
+        tuning = reviews(12, seed=4).astype(object)
+        tuning.iat[3, 0], tuning.iat[4, 1], tuning.iat[6, 1] = b"bytes", 7, None
+        with pytest.warns(UserWarning) as told:
+            found = quick_fit(
+                checkpoint, tmp_path / "a", self.odd(), tuning_data=tuning, hyperparameters=SHORT, on_error="report"
+            )
+        assert "3 rows of 12 in tuning_data could not be processed and are left out" in str(told.list[1].message)
+        assert found.fit_summary()["train_rows"] == 34 and found.fit_summary()["validation_rows"] == 9
+        last = found.rejected_rows.tail(3)
+        assert last["position"].tolist() == [3, 4, 6] and set(last["table"]) == {"tuning_data"}
+        assert last["reason"].tolist()[1:] == ["label '7', which training has not seen", "no label"]
+
+    def test_a_second_fit(self, checkpoint, tmp_path):
+        predictor = quick_fit(checkpoint, tmp_path / "a", hyperparameters=SHORT)
+        with pytest.warns(UserWarning, match="6 rows of 40 in train_data"):
+            predictor.fit(self.odd(), save_path=tmp_path / "b", on_error="report")
+        assert len(predictor.rejected_rows) == 6 and predictor.fit_summary()["train_rows"] == 27
+
+    def test_an_interrupted_one_goes_on_with_the_same_rows(self, checkpoint, tmp_path):
+        more = {"optim.max_steps": 4, "env.state_interval": 0}
+        with pytest.warns(UserWarning, match="left out"):
+            quick_fit(checkpoint, tmp_path / "whole", self.odd(), hyperparameters=more, on_error="report")
+        with pytest.warns(UserWarning, match="left out"):
+            quick_fit(checkpoint, tmp_path / "a", self.odd(), hyperparameters=more, on_error="report", time_limit=1e-6)
+        with pytest.warns(UserWarning, match="left out"):  # though it is not said again
+            found = MultiModalPredictor.load(tmp_path / "a", resume=True, verbosity=0).fit(self.odd())
+        assert found.fit_summary()["steps"] == 4 and len(found.rejected_rows) == 6
+        assert (tmp_path / "a" / "trainable.safetensors").read_bytes() == (
+            tmp_path / "whole" / "trainable.safetensors"
+        ).read_bytes()
+
+    def test_nothing_is_left(self, checkpoint, tmp_path):
+        with pytest.warns(UserWarning, match="40 rows of 40"), pytest.raises(DataError, match="The table has no rows"):
+            quick_fit(checkpoint, tmp_path / "a", reviews(40).assign(label=None), on_error="report")
+
+
+@pytest.mark.parametrize("kind", ["polars", "arrow"])
+def test_another_librarys_table_gives_what_the_pandas_frame_gives(kind, checkpoint, tmp_path, fitted):
+    plain = reviews(40).reset_index(drop=True)
+
+    def other(frame: pd.DataFrame) -> Any:
+        if kind == "polars":
+            return pytest.importorskip("polars").DataFrame(frame.to_dict("list"))
+        import pyarrow as pa
+
+        return pa.Table.from_pandas(frame)
+
+    more = {"optim.max_steps": 2}
+    ours = quick_fit(checkpoint, tmp_path / "a", plain, hyperparameters=more, tuning_data=plain[:8])
+    theirs = quick_fit(checkpoint, tmp_path / "b", other(plain), hyperparameters=more, tuning_data=other(plain[:8]))
+    assert (tmp_path / "a" / "trainable.safetensors").read_bytes() == (
+        tmp_path / "b" / "trainable.safetensors"
+    ).read_bytes()
+    assert theirs.evaluate(other(plain)) == ours.evaluate(plain)
+    assert np.array_equal(fitted.predict_proba(other(plain)), fitted.predict_proba(plain).to_numpy())
+    assert fitted.predict(other(plain)).tolist() == fitted.predict(plain).tolist()
+    pd.testing.assert_series_equal(fitted.predict(other(plain), as_pandas=True), fitted.predict(plain))
+    gaps = plain.astype({"text": object})
+    gaps.iloc[4, 0] = None
+    assert fitted.predict(other(gaps)).tolist() == fitted.predict(gaps).tolist()
 
 
 @pytest.mark.slow

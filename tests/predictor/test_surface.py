@@ -52,6 +52,7 @@ DELIBERATE = {
     ("evaluate", "cutoffs"): None,  # no list as a default; [1, 5, 10] is accepted
 }
 OURS = {
+    "fit": dict(on_error="raise"),
     "evaluate": dict(by=None, reference=None, resamples=2000, seed=0, on_error="raise"),
     "predict": dict(threshold=None, on_error="raise"),
     "predict_proba": dict(on_error="raise"),

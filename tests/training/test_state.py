@@ -100,6 +100,13 @@ def test_taking_a_state_changes_nothing():
     assert all(torch.equal(value, trained(other)[name]) for name, value in trained(model).items())
 
 
+def test_the_time_before_counts():
+    """Reports say how long the run has trained, the part before the interruption included."""
+    state = next(steps("adamw")[1]).state()
+    facts = {**state.facts, "seconds": state.facts["seconds"] + 1000}
+    assert 1000 < next(steps("adamw", LoopState(facts, state.tensors))[1]).seconds < 1100
+
+
 def test_a_state_is_a_copy():
     model, reports = steps("adamw")
     state = next(reports).state()

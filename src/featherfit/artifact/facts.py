@@ -88,7 +88,8 @@ class FittedFacts:
     @property
     def rejected_rows(self) -> pd.DataFrame:
         """Cells that kept rows from being processed in the last call with `on_error="report"`: `position` in the table from
-        0, `index` label, `column`, `reason`. At most 10,000; empty where there were none.
+        0, `index` label, `column`, `reason`, and after `fit` which `table`. At most 10,000 of a table; empty where there
+        were none.
         """
         from featherfit.data.rows import no_rejections
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -27,6 +27,9 @@ from featherfit.training.device import Device
 from featherfit.training.ranks import ALONE
 from featherfit.training.sharding import shard
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -46,6 +49,7 @@ class Fitted:
         constants: Columns that were not used and had the same value in every training row, with it.
         summary: What training came to, as JSON values.
         data_report: What was found in the rows it was trained on; not saved.
+        rejected: Rows that were left out of the last fit, if that was asked for; not saved.
         parts: Columns of the encoders beside `hf_text` to what they read, by their name.
         further: The pretrained weights those encoders stand on, of those that do, by their name.
     """
@@ -63,6 +67,7 @@ class Fitted:
     constants: dict[str, str] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     data_report: DataReport | None = None
+    rejected: pd.DataFrame | None = None
     parts: dict[str, PartProcessor] = field(default_factory=dict)
     further: dict[str, Checkpoint] = field(default_factory=dict)
 

@@ -8,11 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import featherfit
-from featherfit.cli.options import DATA, Artifact, Json, Plot, Verbosity, check_plot, reporter_of
+from featherfit.cli.options import (
+    DATA,
+    Artifact,
+    Json,
+    OnError,
+    Plot,
+    Rejected,
+    Verbosity,
+    check_plot,
+    check_rejected,
+    reporter_of,
+    tell_rejected,
+)
 from featherfit.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from featherfit.report import Reporter
 
 
 def evaluate(
@@ -27,6 +41,8 @@ def evaluate(
     ] = None,
     reference: Annotated[str | None, typer.Option(help="With --by: the slice that gaps are to.")] = None,
     plot: Plot = None,
+    on_error: OnError = "raise",
+    rejected: Rejected = None,
     verbosity: Verbosity = 2,
     as_json: Json = False,
 ) -> None:
@@ -38,21 +54,20 @@ def evaluate(
         check_plot(plot)
     elif reference is not None or plot is not None:
         raise ConfigError("--reference and --plot go with --by COLUMN.")
+    check_rejected(on_error, rejected, data)
     frame = load_table(data)
     predictor = featherfit.MultiModalPredictor.load(artifact, verbosity=verbosity)
-    if by:
-        sliced = predictor.evaluate(frame, metrics=metric or None, by=by, reference=reference)
-        if plot is not None:
-            sliced.plot(plot)
-        if as_json:
-            reporter.show({"rows": len(frame), **sliced.to_json()}, as_json)
-            return
-        reporter.scores_table(sliced.rows_to_show(), f"{len(frame)} rows of {data}")
-        reporter.result(sliced.verdict())
-        return
-    scores = predictor.evaluate(frame, metrics=metric or None)
+    slicing: dict[str, Any] = {"by": by, "reference": reference} if by else {}
+    scores = predictor.evaluate(frame, metrics=metric or None, on_error=on_error, **slicing)
+    aside = _told_aside(reporter, predictor, on_error, rejected)
+    if by and plot is not None:
+        scores.plot(plot)
     if as_json:
-        reporter.show({"rows": len(frame), "scores": scores}, as_json)
+        found = scores.to_json() if by else {"scores": scores}
+        reporter.show({"rows": len(frame), **found, **aside}, as_json)
+    elif by:
+        reporter.scores_table(scores.rows_to_show(), f"{len(frame)} rows of {data}")
+        reporter.result(scores.verdict())
     else:
         rows = [{"metric": name, "score": float(score)} for name, score in scores.items()]
         reporter.scores_table(rows, f"{len(frame)} rows of {data}")
@@ -75,33 +90,43 @@ def predict(
     chunk_rows: Annotated[
         int | None, typer.Option(min=1, help="With --output: rows in memory at a time.", show_default="20000")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the --output file.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the files of --output and --rejected.")
+    ] = False,
+    on_error: OnError = "raise",
+    rejected: Rejected = None,
     verbosity: Verbosity = 2,
     as_json: Json = False,
 ) -> None:
     """Predict the label of every row, in the table's order."""
     reporter = reporter_of(verbosity)
+    check_rejected(on_error, rejected, data, overwrite=overwrite)
     if output != "-":
         from featherfit.data.write import check_target
 
         check_target(data, output, overwrite=overwrite, name="--output")
+        if rejected is not None and Path(rejected).resolve() == Path(output).resolve():
+            raise ConfigError("--output and --rejected name the same file.")
         predictor = _loaded(artifact, verbosity, threshold)
         options: dict[str, Any] = {} if chunk_rows is None else {"chunk_rows": chunk_rows}
         written = predictor.predict_file(
-            data, output, proba=proba, keep_columns=keep or (), overwrite=overwrite, **options
+            data, output, proba=proba, keep_columns=keep or (), overwrite=overwrite, on_error=on_error, **options
         )
-        reporter.show({"output": output, "rows": written.rows}, as_json, "Written")
+        aside = _told_aside(reporter, predictor, on_error, rejected, overwrite=overwrite)
+        reporter.show({"output": output, "rows": written.rows, **(aside if as_json else {})}, as_json, "Written")
         return
-    given = {"--keep": keep, "--chunk-rows": chunk_rows, "--overwrite": overwrite}
+    given = {"--keep": keep, "--chunk-rows": chunk_rows, "--overwrite": overwrite and rejected is None}
     if any(given.values()):
         raise ConfigError([f"{option} goes with --output FILE." for option, value in given.items() if value])
     from featherfit.data.load import load_table
 
     frame = load_table(data)
     predictor = _loaded(artifact, verbosity, threshold)
-    table = _predictions(predictor, frame, proba)
+    table = _predictions(predictor, frame, proba, on_error)
+    aside = _told_aside(reporter, predictor, on_error, rejected, overwrite=overwrite)
     if as_json:
-        reporter.show({"predictions": table.to_dict("records")}, as_json)
+        known = table.astype(object).where(table.notna(), None)
+        reporter.show({"predictions": known.to_dict("records"), **aside}, as_json)
     else:
         reporter.result(table.to_csv(index=False, lineterminator="\n"))
 
@@ -113,15 +138,37 @@ def _loaded(artifact: Path, verbosity: int, threshold: float | None) -> featherf
     return predictor
 
 
-def _predictions(predictor: featherfit.MultiModalPredictor, frame: pd.DataFrame, proba: bool) -> pd.DataFrame:
-    """A column with the label's name and, with `proba`, one for every class."""
-    if not proba:
-        predictions: Any = predictor.predict(frame, as_pandas=True)
-        return predictions.to_frame(predictor.label)
-    from featherfit.evaluation.decision import Decision
+def _told_aside(
+    reporter: Reporter,
+    predictor: featherfit.MultiModalPredictor,
+    on_error: str,
+    target: str | None,
+    *,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Tells of the rows that were set aside; what JSON says of them."""
+    if on_error == "raise":
+        return {}
+    rows = predictor.rejected_rows
+    tell_rejected(reporter, rows, target, overwrite=overwrite)
+    return {"rejected": rows.to_dict("records")}
 
-    probabilities: Any = predictor.predict_proba(frame, as_pandas=True)
-    best = Decision(threshold=predictor.threshold).ids_of(probabilities.to_numpy())
+
+def _predictions(
+    predictor: featherfit.MultiModalPredictor, frame: pd.DataFrame, proba: bool, on_error: str
+) -> pd.DataFrame:
+    """A column with the label's name and, with `proba`, one for every class; rows that were set aside have neither."""
+    if not proba:
+        predictions: Any = predictor.predict(frame, as_pandas=True, on_error=on_error)
+        return predictions.to_frame(predictor.label)
+    from featherfit.data.rows import spread
+    from featherfit.evaluation.decision import Decision
+    from featherfit.inference.tables import as_series
+
+    probabilities: Any = predictor.predict_proba(frame, as_pandas=True, on_error=on_error)
+    known = probabilities.notna().all(axis=1).to_numpy()
+    best = Decision(threshold=predictor.threshold).ids_of(probabilities.to_numpy()[known])
+    labels = spread(probabilities.columns.to_numpy()[best], known)
     table = probabilities.add_prefix("proba_")
-    table.insert(0, str(predictor.label), probabilities.columns.to_numpy()[best])
+    table.insert(0, str(predictor.label), as_series(labels, probabilities, None))
     return table

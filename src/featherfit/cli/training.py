@@ -7,7 +7,18 @@ from typing import Annotated, Any
 import typer
 
 import featherfit
-from featherfit.cli.options import DATA, Json, OutputFolder, Seed, Verbosity, reporter_of
+from featherfit.cli.options import (
+    DATA,
+    Json,
+    OnError,
+    OutputFolder,
+    Rejected,
+    Seed,
+    Verbosity,
+    check_rejected,
+    reporter_of,
+    tell_rejected,
+)
 from featherfit.errors import ConfigError
 
 Table = Annotated[str, typer.Argument(metavar="DATA", help=f"{DATA} to learn from.")]
@@ -39,6 +50,8 @@ def fit(
     seed: Seed = 0,
     standalone: Standalone = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the fit interrupted at --path.")] = False,
+    on_error: OnError = "raise",
+    rejected: Rejected = None,
     verbosity: Verbosity = 2,
     as_json: Json = False,
 ) -> None:
@@ -47,8 +60,9 @@ def fit(
     words: Any = dict(label=label, problem_type=problem_type, eval_metric=eval_metric, verbosity=verbosity)
     if resume and not path:
         raise ConfigError("--resume needs the --path of the fit that was interrupted.")
+    check_rejected(on_error, rejected, data)
     kind = featherfit.MultiModalPredictor
-    predictor = kind._resumed(path, **words) if resume and path else kind(path=path, **words)
+    predictor = kind.resume(path, **words) if resume and path else kind(path=path, **words)
     predictor.fit(
         data,
         presets=presets,
@@ -59,7 +73,10 @@ def fit(
         seed=seed,
         holdout_frac=holdout_frac,
         standalone=standalone or None,
+        on_error=on_error,
     )
+    if on_error == "report":
+        tell_rejected(reporter, predictor.rejected_rows, rejected)
     classes = None if predictor.problem_type == "regression" else predictor.class_labels
     result = {
         "path": predictor.path,

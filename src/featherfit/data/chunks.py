@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from featherfit.data.damage import refuse_damage
 from featherfit.data.load import (
     DELIMITED,
     delimited_errors,
@@ -61,7 +62,9 @@ class TableFile:
         """These columns of all rows, in order; the index is a row's position in the file, from 0."""
         start = 0
         for frame in self._read(list(columns)):
-            yield frame.set_axis(pd.RangeIndex(start, start + len(frame)), axis=0)
+            placed = frame.set_axis(pd.RangeIndex(start, start + len(frame)), axis=0)
+            refuse_damage(placed, repr(str(self.path)))
+            yield placed
             start += len(frame)
 
 

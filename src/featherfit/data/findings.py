@@ -5,6 +5,7 @@ Nothing here changes a row or stops a fit. All checks are linear in the number o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -12,10 +13,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from featherfit.data.languages import UNDETERMINED, detect_languages
 from featherfit.data.messages import count, some
 from featherfit.data.processors.cells import column_texts
 from featherfit.data.schema import Schema
 from featherfit.data.scripts import script_shares
+from featherfit.errors import MissingDependencyError
 
 Severity = Literal["warning", "note"]
 
@@ -31,6 +34,15 @@ FEW_ROWS = 10
 LOPSIDED = 0.95
 """Share of the largest class above which metrics such as accuracy say little."""
 
+LANGUAGE_SAMPLE, LANGUAGE_CHARACTERS = 200, 300
+"""Texts whose language is looked for, evenly spaced, and how much of each."""
+
+LEAST_LANGUAGE = 0.02
+"""Share from which on a language is named; one found in fewer of two hundred texts is as likely a mistake."""
+
+FEW_TEXTS = 100
+"""Texts below which no languages are named: a hundredth of them, the least share that counts, is no text at all."""
+
 NEW_SCRIPT = 0.05
 """Share of the validation letters that a script absent from training has to have to be told of."""
 
@@ -41,7 +53,7 @@ class Finding:
 
     Attributes:
         kind: A word for programs: `leakage`, `conflicts`, `overlap`, `duplicates`, `tiny_classes`, `lopsided`,
-            `not_validated`, `empty`, `constant`, `too_long`, `scripts` or `new_script`.
+            `not_validated`, `empty`, `constant`, `too_long`, `scripts`, `languages` or `new_script`.
         severity: `warning` for what is likely a mistake, `note` for what is worth knowing.
         message: One sentence or two.
         count: How many rows, classes or columns it is about.
@@ -155,6 +167,27 @@ def _texts_found(texts: list[str], codes: np.ndarray, distinct: int) -> Iterator
     if shares:
         listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
         yield Finding("scripts", "note", f"Scripts of the training texts: {listed}.", len(shares))
+        if len(texts) >= FEW_TEXTS:
+            yield from _languages(texts)
+
+
+def _languages(texts: list[str]) -> Iterator[Finding]:
+    """The languages of a sample, or what would name them."""
+    sample = [text[:LANGUAGE_CHARACTERS] for text in texts[:: -(-len(texts) // LANGUAGE_SAMPLE)]]
+    try:
+        found = Counter(detect_languages(sample))
+    except MissingDependencyError:
+        message = 'Their languages are named where py3langid is: pip install "featherfit[languages]".'
+        yield Finding("languages", "note", message, 0)
+        return
+    found.pop(UNDETERMINED, None)
+    if found:
+        shares = {name: times / found.total() for name, times in found.most_common()}
+        listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share >= LEAST_LANGUAGE)
+        rest = sum(share for share in shares.values() if share < LEAST_LANGUAGE)
+        listed += f", others {rest:.1%}" if rest else ""
+        message = f"Languages, by {count(found.total(), 'text')} of them: {listed}."
+        yield Finding("languages", "note", message, len(found))
 
 
 def _constant(schema: Schema) -> Iterator[Finding]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import decimal
+import math
 import numbers
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,7 +53,7 @@ def read_labels(column: pd.Series) -> Labels:
         kinds[kind] = example
     if kinds.keys() == {"integer", "float"}:
         kinds.pop("integer")
-        values = [float(value) for value in values]
+        values = list(map(as_float, values))
     if len(kinds) > 1:
         examples = ", ".join(f"{kind} ({example!r})" for kind, example in kinds.items())
         raise DataError(
@@ -68,7 +70,15 @@ def read_labels(column: pd.Series) -> Labels:
     return Labels([plain(value) for value in values], common, column.index[~absent], column.index[absent])
 
 
-_PLAIN: dict[LabelKind, type] = {"text": str, "boolean": bool, "integer": int, "float": float}
+def as_float(value: Any) -> float:
+    """A number as a float; infinite beyond the range of one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return -math.inf if value < 0 else math.inf
+
+
+_PLAIN: dict[LabelKind, Callable[[Any], Any]] = {"text": str, "boolean": bool, "integer": int, "float": as_float}
 
 
 def kind_of(cls: type) -> LabelKind | None:
@@ -88,7 +98,7 @@ def as_numbers(labels: Labels) -> np.ndarray:
     """The labels as float64, (rows with a label,); NaN for text that is no number."""
     if labels.kind == "text":
         return pd.to_numeric(pd.Series(labels.values, dtype=object), errors="coerce").to_numpy(np.float64)
-    return np.array(labels.values, dtype=np.float64)
+    return np.array(list(map(as_float, labels.values)), dtype=np.float64)
 
 
 def missing_problem(column: str, labels: Labels) -> str:

@@ -18,6 +18,7 @@ from typing import IO, Any, TextIO
 
 import pandas as pd
 
+from featherfit.data.damage import refuse_damage
 from featherfit.data.messages import some
 from featherfit.data.processors.cells import is_unicode
 from featherfit.errors import DataError, MissingDependencyError
@@ -26,21 +27,24 @@ from featherfit.storage import expanded
 DELIMITED: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "low_memory": False, "index_col": False}
 """How pandas is to read text with separators."""
 
-_KINDS = "a pandas DataFrame, a datasets.Dataset, a dict of lists, a list of dicts, or a path to a file"
+_KINDS = "a DataFrame (pandas, polars), a pyarrow Table, a datasets.Dataset, a dict of lists, a list of dicts, or a path to a file"
+
+_NOT_READ_YET = {("polars", "LazyFrame"): ".collect()", ("pyarrow", "RecordBatchReader"): ".read_all()"}
+"""Tables that are a wish so far, by package and class, and what fulfils it."""
 
 
 def load_table(data: Any, *, name: str = "data") -> pd.DataFrame:
     """Reads `data` into a DataFrame.
 
     Args:
-        data: A DataFrame (returned as it is, never changed), an object with `to_pandas` (`datasets.Dataset`, Arrow,
-            polars), a dict of equally long lists, a list of dicts, or the path of a `.csv`, `.tsv`, `.parquet`,
-            `.json`, `.jsonl` or `.ndjson` file. Text formats may end in `.gz` too.
+        data: A pandas DataFrame (returned as it is, never changed), an object that can become one by `to_pandas` (polars,
+            Arrow, `datasets.Dataset`), a dict of equally long lists, a list of dicts, or the path of a `.csv`, `.tsv`,
+            `.parquet`, `.json`, `.jsonl` or `.ndjson` file. Text formats may end in `.gz` too.
         name: What messages call the table, for example `train_data`.
 
     Raises:
-        DataError: Not a table, no such file, an unknown ending, text that is not UTF-8, a malformed file, or two columns
-            of one name.
+        DataError: Not a table, no such file, an unknown ending, text that is not UTF-8, a malformed file, two columns of
+            one name, or a cell that cannot be looked at.
         MissingDependencyError: A Parquet file without `pyarrow`.
     """
     if isinstance(data, pd.DataFrame):
@@ -49,10 +53,10 @@ def load_table(data: Any, *, name: str = "data") -> pd.DataFrame:
         frame = _read_file(Path(data), name)
     elif isinstance(data, pd.Series):
         raise DataError(f"{name} is a single column (pandas Series). Give a table: {name}.to_frame().")
+    elif (how := _NOT_READ_YET.get((type(data).__module__.partition(".")[0], type(data).__name__))) is not None:
+        raise DataError(f"{name} is a {type(data).__name__}, which has no rows yet. Give {name}{how}.")
     elif hasattr(data, "to_pandas"):
-        frame = data.to_pandas()
-        if not isinstance(frame, pd.DataFrame):
-            raise DataError(f"{name} is a {type(data).__name__} that is not a table. Give {_KINDS}.")
+        frame = _converted(data, name)
     elif isinstance(data, Mapping):
         frame = _from_mapping(data, name)
     elif isinstance(data, Sequence) and not isinstance(data, bytes):
@@ -60,6 +64,22 @@ def load_table(data: Any, *, name: str = "data") -> pd.DataFrame:
     else:
         raise DataError(f"{name} is a {type(data).__name__}. Give {_KINDS}.")
     refuse_duplicates(list(frame.columns), name)
+    refuse_damage(frame, name)
+    return frame
+
+
+def _converted(data: Any, name: str) -> pd.DataFrame:
+    """What another library's table makes of itself."""
+    kind = type(data).__name__
+    try:
+        frame = data.to_pandas()
+    except Exception as error:  # code of theirs, with errors of theirs
+        raise DataError(
+            f"{name} is a {kind} that cannot become a pandas DataFrame: {type(error).__name__}: {error}. Leave out, or cast "
+            "to text, the columns that pandas has no type for."
+        ) from error
+    if not isinstance(frame, pd.DataFrame):
+        raise DataError(f"{name} is a {kind} that is not a table. Give {_KINDS}.")
     return frame
 
 
@@ -256,7 +276,7 @@ def _read_json(path: Path) -> pd.DataFrame:
         with opened_text(path) as text:
             try:
                 return _from_records(json.load(text), repr(str(path)))
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{str(path)!r} is not JSON: {error}.") from error
     return _from_records(list(json_lines(path)), repr(str(path)))
 
@@ -282,9 +302,10 @@ def json_lines(path: Path) -> Iterator[Any]:
 def _json_line(path: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, and lists within lists within lists
+        reason = getattr(error, "msg", error)
         raise DataError(
-            f"{str(path)!r}, line {number}: {error.msg}. The file has to hold one JSON object per line, or one list."
+            f"{str(path)!r}, line {number}: {reason}. The file has to hold one JSON object per line, or one list."
         ) from error
 
 

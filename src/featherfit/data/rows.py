@@ -6,16 +6,22 @@ goes back to where they stood, and nothing else does.
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from featherfit.data.column_types import infer_column_type
+from featherfit.data.labels import as_float, kind_of
 from featherfit.data.messages import count
 from featherfit.data.parts import PartProcessor
-from featherfit.data.processors.cells import unreadable_cells
+from featherfit.data.processors.cells import is_unicode, unreadable_cells
+from featherfit.data.processors.columns import as_floats
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.errors import ConfigError, did_you_mean
 
@@ -53,20 +59,30 @@ class Screened:
 
         Where a row was set aside stands NaN, or None among values that are not floating-point numbers.
         """
-        if len(self.frame) == len(self.table):
-            return values
-        floating = values.dtype.kind == "f"
-        shape = (len(self.usable), *values.shape[1:])
-        spread = np.full(shape, np.nan if floating else None, dtype=values.dtype if floating else object)
-        spread[self.usable] = values if floating else values.astype(object)
-        return spread
+        return spread(values, self.usable)
 
 
-def check_on_error(on_error: str) -> None:
-    """Raises a ConfigError for anything but `raise` and `report`."""
+def spread(values: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """Values of the usable rows, (usable rows, ...), at their places among all, (rows, ...); see `Screened.spread`.
+
+    Args:
+        values: One or more for each usable row.
+        usable: Which rows those are, (rows,).
+    """
+    if usable.all():
+        return values
+    floating = values.dtype.kind == "f"
+    shape = (len(usable), *values.shape[1:])
+    placed = np.full(shape, np.nan if floating else None, dtype=values.dtype if floating else object)
+    placed[usable] = values if floating else values.astype(object)
+    return placed
+
+
+def check_on_error(on_error: str, name: str = "on_error=") -> None:
+    """Raises a ConfigError, in which the argument is called `name`, for anything but `raise` and `report`."""
     if on_error not in ON_ERROR:
         raise ConfigError(
-            f"on_error={on_error!r} is unknown.{did_you_mean(on_error, ON_ERROR)} Allowed: raise (an error names the row), "
+            f"{name}{on_error!r} is unknown.{did_you_mean(on_error, ON_ERROR)} Allowed: raise (an error names the row), "
             "report (the row is set aside)."
         )
 
@@ -100,6 +116,86 @@ def screen(
         found += part.unreadable(table)
     if labels is not None and label in table.columns:
         found += [(place, str(label), why) for place, why in labels.unusable(table[label]).items()]
+    return _without(table, found)
+
+
+def screen_training(
+    table: pd.DataFrame, label: str, column_types: Mapping[str, str] | None = None, *, regression: bool = False
+) -> Screened:
+    """Sets rows aside that cannot be trained on, where nothing is known yet but the table itself.
+
+    Cells count where their column is text without them: because `column_types` says so, or because most of its cells can be
+    read and are text; and where `column_types` says that they are numbers, and they are none. A label has to be there, to be of the type that most labels have, and no infinite number.
+
+    Args:
+        table: Left as it is.
+        label: Column to predict.
+        column_types: Types that are known, by column.
+        regression: Whether labels have to read as numbers.
+    """
+    given = column_types or {}
+    found: list[tuple[int, str, str]] = []
+    for name in table.columns:
+        if given.get(name) == "numerical" and name != label:
+            cells, odd_numbers = table[name].tolist(), as_floats(table[name])[1]
+            found += [
+                (int(place), name, f"{str(cells[place])[:60]!r} is no number") for place in np.flatnonzero(odd_numbers)
+            ]
+        if name == label or given.get(name, "text") != "text":
+            continue
+        if name not in given and table[name].dtype.kind in _NUMBERS:
+            continue
+        odd = unreadable_cells(table[name])
+        if odd and (name in given or _text_but_for(table[name], list(odd))):
+            found += [(place, name, why) for place, why in odd.items()]
+    if label in table.columns:
+        found += [(place, str(label), why) for place, why in _unlearnable(table[label], regression).items()]
+    return _without(table, found)
+
+
+def _text_but_for(column: pd.Series, odd: list[int]) -> bool:
+    """Whether a column is text but for the cells at some positions, which are fewer than the others."""
+    left = column.iloc[np.setdiff1d(np.arange(len(column)), odd)]
+    return len(odd) < left.notna().sum() and infer_column_type(left)[0] == "text"
+
+
+def _unlearnable(column: pd.Series, regression: bool) -> dict[int, str]:
+    """What is wrong with labels that nothing can be learnt from, by position."""
+    values, absent = column.tolist(), column.isna().tolist()
+    kinds = [None if (known := kind_of(type(value))) is None else _COUNTS_AS[known] for value in values]
+    present = Counter(kind for kind, gone in zip(kinds, absent, strict=True) if kind is not None and not gone)
+    common, times = (present.most_common(1) or [("", 0)])[0]
+    mixed = 2 * times <= present.total()  # nobody can say which of them are the odd ones
+    found = {}
+    for position, (value, gone, kind) in enumerate(zip(values, absent, kinds, strict=True)):
+        if gone:
+            found[position] = "no label"
+        elif kind is None:
+            found[position] = f"{type(value).__name__} is no label"
+        elif kind != common and not mixed:
+            found[position] = f"{str(value)[:60]!r} is a label of another type"
+        elif kind == "text" and not is_unicode(value):
+            found[position] = "half of a surrogate pair, which is no text"
+        elif _no_number(value, kind, regression):
+            found[position] = f"{str(value)[:60]!r} is not a finite number"
+    return found
+
+
+_NUMBERS = "biufcmM"
+"""NumPy's kinds of columns that have neither text nor anything odd."""
+
+_COUNTS_AS = {"text": "text", "boolean": "boolean", "integer": "number", "float": "number"}
+"""What labels count as: whole numbers and fractions may stand together."""
+
+
+def _no_number(value: Any, kind: str, regression: bool) -> bool:
+    if kind == "text":
+        return regression and not np.isfinite(pd.to_numeric(value, errors="coerce"))
+    return kind == "number" and math.isinf(as_float(value))
+
+
+def _without(table: pd.DataFrame, found: list[tuple[int, str, str]]) -> Screened:
+    """A table's rows and those of them in which a cell was found, each with its position, column and reason."""
     if not found:
         return all_rows(table)
     usable = np.ones(len(table), dtype=bool)
@@ -117,8 +213,23 @@ def no_rejections() -> pd.DataFrame:
 def warn_of_rejections(set_aside: int, rows: int) -> None:
     """Says that rows were set aside, if any were."""
     if set_aside:
-        warnings.warn(
-            f"{count(set_aside, 'row')} of {rows} could not be processed and {'has' if set_aside == 1 else 'have'} no result; "
-            "`rejected_rows` lists them.",
-            stacklevel=4,
-        )
+        _warn(f"{count(set_aside, 'row')} of {rows}", f"{'has' if set_aside == 1 else 'have'} no result")
+
+
+def left_out(rows: Screened, name: str) -> pd.DataFrame:
+    """The cells that keep rows out of a fit, with a further column `table`; says that there are any.
+
+    Args:
+        rows: A table of a fit, screened.
+        name: What the user calls it, such as `train_data`.
+    """
+    if rows.set_aside:
+        what = f"{count(rows.set_aside, 'row')} of {len(rows.table)} in {name}"
+        _warn(what, f"{'is' if rows.set_aside == 1 else 'are'} left out")
+    return rows.rejected.assign(table=name)
+
+
+def _warn(rows: str, become: str) -> None:
+    warnings.warn(
+        f"{rows} could not be processed and {become}; rejected_rows (--rejected FILE) lists them.", stacklevel=5
+    )

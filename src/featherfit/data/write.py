@@ -105,6 +105,28 @@ def written_table(target: Path, types: Mapping[str, pa.DataType | None], *, over
         fresh.unlink(missing_ok=True)
 
 
+def write_rejected(rejected: pd.DataFrame, target: str | Path, *, overwrite: bool = False) -> None:
+    """Writes which rows were set aside, and why; index labels that are no whole numbers as text.
+
+    Args:
+        rejected: As `rejected_rows` has it.
+        target: A path that `check_target` allows.
+        overwrite: Whether to replace a file that is there.
+
+    Raises:
+        PathExistsError: A file has appeared meanwhile.
+    """
+    import pyarrow as pa
+
+    types = {name: pa.int64() if name == "position" else pa.string() for name in rejected.columns}
+    if pd.api.types.is_integer_dtype(rejected["index"].infer_objects()):
+        types["index"] = pa.int64()
+    else:
+        rejected = rejected.assign(index=rejected["index"].map(str))
+    with written_table(expanded(target), types, overwrite=overwrite) as write:
+        write(rejected)
+
+
 @contextlib.contextmanager
 def _parquet(path: Path, types: Mapping[str, Any]) -> Iterator[Write]:
     import pyarrow as pa

@@ -130,7 +130,7 @@ def _keeps_copies(model: MultiModalModel, architecture: Architecture) -> bool:
 
 
 def _touched(ids: Iterable[np.ndarray], table: torch.Tensor) -> int:
-    """Most bytes of a mapped table in memory: what the pages around the rows of some forwards take."""
+    """Most bytes of a mapped table in memory: what the pages around the rows of small forwards take."""
     row = table.shape[-1] * table.element_size()
     most = seen = 0
     pieces: set[int] = set()
@@ -138,7 +138,7 @@ def _touched(ids: Iterable[np.ndarray], table: torch.Tensor) -> int:
         for first in np.unique(one).astype(np.int64) * row:
             pieces.update(range(int(first) // _AROUND, int(first + row - 1) // _AROUND + 1))
         seen += len(one)
-        most = max(most, len(pieces) * _AROUND)
-        if seen > 2 * RELEASED_AFTER:
+        if seen > RELEASED_AFTER:  # given back before the rest of the forward
             pieces, seen = set(), 0
+        most = max(most, len(pieces) * _AROUND)
     return min(most, table.nbytes)

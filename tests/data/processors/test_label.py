@@ -126,6 +126,8 @@ def test_numeric_text_is_a_target():
         ([2, 2], "regression", "one value only"),
         ([1e308, -1e308], "regression", "cannot be scaled"),
         ([2**70, 1], "binary", "beyond 64 bits"),
+        ([10**400, 1, 2], "regression", "is not a number in 1 row"),
+        ([-(10**400), 1.5, 2], "regression", "is infinite in 1 row"),
     ],
 )
 def test_labels_it_refuses(values, problem_type, message):

@@ -1,0 +1,47 @@
+"""The recipes `transfer.py` compares: what is trained, how, and from which start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A way to fit.
+
+    Attributes:
+        name: Its row in the table.
+        overrides: Settings over `presets="multilingual"` and the tutorial's.
+        contestant: `featherfit`; `automm`; or `target`, which learns from each language's own rows.
+        tutorial: Whether the tutorial's settings are given (see `TUTORIAL`), as a user of its notebook does.
+        prefix: Put before every text.
+        members: Fits with seeds of their own whose trained weights, from one head, are averaged.
+    """
+
+    name: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+    contestant: str = "featherfit"
+    tutorial: bool = True
+    prefix: str = ""
+    members: int = 1
+
+
+TUTORIAL: dict[str, Any] = {
+    "optim.lr_decay": 0.9,
+    "optim.lr": 3e-3,
+    "optim.end_lr": 3e-3,
+    "optim.max_epochs": 2,
+    "optim.warmup_steps": 0,
+    "env.batch_size": 32,
+}
+"""AutoMM's tutorial on parameter-efficient fine-tuning; its method, ia3_bias, is what each recipe changes."""
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("automm", contestant="automm"),
+        Recipe("tutorial", {"optim.peft": "ia3_bias"}),
+    )
+}
