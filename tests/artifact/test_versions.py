@@ -49,7 +49,7 @@ def old(request, checkpoint, tmp_path):
 
 
 def test_format_2(checkpoint, tmp_path):
-    frame = reviews().assign(price=range(40))  # which format 2 did not read
+    frame = reviews().assign(price=[place / 7 for place in range(40)])  # which format 2 did not read
     with pytest.warns(UserWarning, match="Columns 'price' \\(numerical\\) are not used"):
         predictor = quick_fit(checkpoint, tmp_path / "a", frame, hyperparameters={"model.names": ["hf_text"]})
     to_format_2(tmp_path / "a")

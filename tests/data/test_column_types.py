@@ -77,7 +77,7 @@ def repeated(*values):
         (["2024-01-31", "2023-12-01", None], "datetime", "dates of the form ISO8601"),
         (["May 30, 2011", "September 4, 2016"], "datetime", "%B %d, %Y"),
         (["31/01/2024", "01/02/2024"], "datetime", "%d/%m/%Y"),
-        (["03/04/2024", "01/02/2024"], "categorical", ""),  # which is the day?
+        (["03/04/2024", "01/02/2024"] * 2, "categorical", ""),  # which is the day?
         (["2024", "2023"], "numerical", "read as numbers"),
         (pd.Categorical(["it works well", "do not buy"]), "categorical", "category"),
         ([1.5, 2.5, None], "numerical", "float64"),

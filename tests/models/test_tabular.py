@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from featherfit.config.schema import FtTransformerConfig
+from featherfit.config.columns import FtTransformerConfig
 from featherfit.data.processors.table import TableSpec
 from featherfit.errors import ConfigError
 from featherfit.models.tabular import PiecewiseLinear, TableEncoder

@@ -132,7 +132,9 @@ def datetimes(profile: Profile) -> str | None:
 def truth_values(profile: Profile) -> str | None:
     """A boolean column, or objects that are all true or false."""
     dtype = profile.values.dtype
-    if pd.api.types.is_bool_dtype(dtype) and not isinstance(dtype, pd.CategoricalDtype):
+    if isinstance(dtype, pd.CategoricalDtype):
+        return None
+    if pd.api.types.is_bool_dtype(dtype):
         return f"its dtype is {dtype.name}"
     if all(issubclass(kind, (bool, np.bool_)) for kind in profile.kinds):
         return "its values are true or false"

@@ -8,7 +8,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from featherfit.config.schema import FusionMlpConfig, FusionTransformerConfig, ModelConfig
+from featherfit.config.columns import FusionMlpConfig, FusionTransformerConfig
+from featherfit.config.schema import ModelConfig
 from featherfit.errors import ConfigError
 from featherfit.models.layers import ACTIVATIONS, Block
 

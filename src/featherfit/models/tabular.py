@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from featherfit.config.schema import FtTransformerConfig
+from featherfit.config.columns import FtTransformerConfig
 from featherfit.errors import ConfigError
 from featherfit.models.layers import ACTIVATIONS, Block
 

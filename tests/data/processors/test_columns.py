@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.preprocessing import QuantileTransformer
 
-from featherfit.config.schema import CategoricalConfig, NumericalConfig
+from featherfit.config.columns import CategoricalConfig, NumericalConfig
 from featherfit.data.processors.columns import MISSING, RARE, Categories, Numbers, Times, as_floats
 
 STANDARD = NumericalConfig(transform="standard")

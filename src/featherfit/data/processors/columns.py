@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from featherfit.config.schema import CategoricalConfig, NumericalConfig
+from featherfit.config.columns import CategoricalConfig, NumericalConfig
 from featherfit.data.dates import date_format, seconds_since_1970
 from featherfit.data.processors.cells import as_text, is_unicode
 
