@@ -63,7 +63,7 @@ def run_fit(request: FitRequest, work: Workspace, reporter: Reporter, previous: 
                 fitted, train_frame, tuning = _start(request, asked, frame, tuning, reporter, work.record)
             else:
                 fitted, train_frame, tuning = _go_on(request, asked, frame, tuning, previous, reporter, work.record)
-            sets = _datasets(fitted, train_frame, tuning)
+            sets = _datasets(fitted, train_frame, tuning, request.seed)
         fitted.text.release_tokenizer()
         fitted = _looked_at(fitted, train_frame, tuning, sets[0])
         reporter.findings(fitted.data_report)
@@ -193,7 +193,8 @@ def _go_on(
     return fitted, train_frame, tuning
 
 
-def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame) -> tuple[Dataset, Dataset]:
+def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame, seed: int) -> tuple[Dataset, Dataset]:
+    from featherfit.data.augment import augmented
     from featherfit.data.dataset import make_dataset
 
     weights, parts = fitted.config.optim.class_weights, fitted.parts
@@ -204,6 +205,7 @@ def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame) -
             "(model.hf_text.max_text_len) and were cut.",
             stacklevel=4,
         )
+    train_set = augmented(train_set, train_frame, fitted.text, fitted.schema.text_columns, fitted.config, seed)
     by = fitted.config.optim.validation_by
     return train_set, make_dataset(tuning, fitted.schema, fitted.text, fitted.label, validation_by=by, parts=parts)
 

@@ -135,15 +135,15 @@ def prepare(
         config.data.pos_label,
         config.data.label.numerical_preprocessing,
     )
-    parts = fit_parts(train_frame, columns, schema, config)
-    if tuning is not None:
-        texts = columns.get("hf_text", [])
-        held, rejected = without_odd_rows(request, held, "tuning_data", texts, label, rejected, parts.values())
     device = device_of_fit(config)
     checkpoints = _checkpoints(columns, config)
     for one in checkpoints.values():
         told = f"Checkpoint {one.name} from {one.source} on {device.place.type}{device.ranks.told}"
         reporter.info(f"{told}: {one.note}" if one.note else f"{told}.")
+    parts = fit_parts(train_frame, columns, schema, config, checkpoints)
+    if tuning is not None:
+        texts = columns.get("hf_text", [])
+        held, rejected = without_odd_rows(request, held, "tuning_data", texts, label, rejected, parts.values())
     checkpoint = checkpoints.pop("hf_text", None)
     text = text_processor(checkpoint, columns.get("hf_text", []), schema, config)
     return Prepared(
@@ -155,7 +155,7 @@ def _checkpoints(columns: Mapping[str, Any], config: Config) -> dict[str, Checkp
     """The pretrained weights of the encoders that find columns, by their name."""
     from featherfit.checkpoints import resolve_checkpoint
 
-    names = {"hf_text": config.model.hf_text.checkpoint_name}
+    names = {"hf_text": config.model.hf_text.checkpoint_name, "timm_image": config.model.timm_image.checkpoint_name}
     return {encoder: resolve_checkpoint(names[encoder]) for encoder in columns if encoder in names}
 
 
@@ -265,7 +265,14 @@ def plan_fit(request: FitRequest, reporter: Reporter, base: Config | None, *, st
 
     ready = prepare(request, config, frame, tuning, reporter)
     task = task_of(
-        ready.config, ready.checkpoint, ready.device, ready.label, ready.text, ready.train_frame, ready.parts
+        ready.config,
+        ready.checkpoint,
+        ready.device,
+        ready.label,
+        ready.text,
+        ready.train_frame,
+        ready.parts,
+        ready.further,
     )
     return plan_run(task, standalone=standalone)
 

@@ -160,29 +160,33 @@ PEFT = ", ".join(PEFT_METHODS)
         (
             "model.names",
             ["hf_text", 3],
-            "give a list of hf_text, ft_transformer, fusion_mlp, fusion_transformer, fusion_logits.",
+            "give a list of hf_text, ft_transformer, timm_image, fusion_mlp, fusion_transformer, fusion_logits.",
         ),
-        ("model.names", [], "give each name once, and at least one encoder: hf_text, ft_transformer."),
-        ("model.names", ["fusion_mlp"], "give each name once, and at least one encoder: hf_text, ft_transformer."),
+        ("model.names", [], "give each name once, and at least one encoder: hf_text, ft_transformer, timm_image."),
+        (
+            "model.names",
+            ["fusion_mlp"],
+            "give each name once, and at least one encoder: hf_text, ft_transformer, timm_image.",
+        ),
         (
             "model.names",
             ["hf_text", "hf_text"],
-            "give each name once, and at least one encoder: hf_text, ft_transformer.",
+            "give each name once, and at least one encoder: hf_text, ft_transformer, timm_image.",
         ),
         (
             "model.names",
             ["hf_text", "timm_image", "clip"],
-            "this version has no timm_image, clip. Allowed: hf_text, ft_transformer, fusion_mlp, fusion_transformer, fusion_logits.",
+            "this version has no clip. Allowed: hf_text, ft_transformer, timm_image, fusion_mlp, fusion_transformer, fusion_logits.",
         ),
         (
             "model.names",
             ["hf-text"],
-            "this version has no hf-text. Did you mean 'hf_text'? Allowed: hf_text, ft_transformer, fusion_mlp, fusion_transformer, fusion_logits.",
+            "this version has no hf-text. Did you mean 'hf_text'? Allowed: hf_text, ft_transformer, timm_image, fusion_mlp, fusion_transformer, fusion_logits.",
         ),
         (
             "model.names",
             ["hf_text", "hf_text_b"],
-            "hf_text_b is a second encoder of its kind, and each is offered once. Allowed: hf_text, ft_transformer, fusion_mlp, fusion_transformer, fusion_logits.",
+            "hf_text_b is a second encoder of its kind, and each is offered once. Allowed: hf_text, ft_transformer, timm_image, fusion_mlp, fusion_transformer, fusion_logits.",
         ),
         (
             "model.names",

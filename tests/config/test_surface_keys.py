@@ -8,7 +8,13 @@ from featherfit.config.schema import DEFAULT_LR, PEFT_METHODS, Config
 KEYS = {
     "model": "names",
     "model.hf_text": """checkpoint_name pooling_mode max_text_len insert_sep text_segment_num gradient_checkpointing
-        activation_offload base_precision dropout low_cpu_mem_usage text_trivial_aug_maxscale""",
+        activation_offload base_precision dropout low_cpu_mem_usage text_trivial_aug_maxscale
+        text_aug_detect_length""",
+    "model.timm_image": """checkpoint_name pooling_mode image_size image_norm train_transforms val_transforms
+        max_image_num_per_column mix_choice use_learnable_image base_precision gradient_checkpointing activation_offload
+        dropout""",
+    "data.image": "missing_value_strategy",
+    "data.mixup": "turn_on mixup_alpha cutmix_alpha prob switch_prob mode turn_off_epoch label_smoothing",
     "data.label": "numerical_preprocessing",
     "model.ft_transformer": """token_dim hidden_size num_blocks attention_num_heads attention_dropout residual_dropout ffn_dropout
         ffn_hidden_size ffn_activation head_activation pooling_mode numerical_bins""",

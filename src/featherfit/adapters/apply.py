@@ -81,7 +81,7 @@ def apply_adapters(model: MultiModalModel, optim: OptimConfig, *, seed: int) -> 
             _inject(encoder, targets, method.adapter, optim.lora, seed)
         placed += [target.name if len(encoders) == 1 else f"{name}: {target.name}" for target in targets]
         own, more = chosen[name]
-        trained = [*own, *_final_norm(encoder), *extra[name]]
+        trained = [*own, *_final_norm(encoder), *_new(encoder), *extra[name]]
         for parameter in trained:
             parameter.requires_grad_(True)
         _refuse_most(encoder, optim.peft)
@@ -176,6 +176,11 @@ def _inject(encoder: TextEncoder, targets: list[Target], adapter: str, config: L
 def _final_norm(encoder: TextEncoder) -> list[nn.Parameter]:
     path = encoder.family.final_norm
     return [] if path is None else list(encoder.backbone.get_submodule(path).parameters())
+
+
+def _new(encoder: TextEncoder) -> list[nn.Parameter]:
+    """What the encoder has beside its backbone, which begins untrained, as the vector of rows without images does."""
+    return [parameter for name, parameter in encoder.named_parameters() if not name.startswith("backbone.")]
 
 
 def _bias_tables(encoder: TextEncoder) -> list[nn.Parameter]:

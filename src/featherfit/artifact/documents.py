@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError, model_validator
 
+from featherfit.data.column_types import IMAGE_TYPES
 from featherfit.data.dates import FORMATS
 from featherfit.data.schema import DROPPED
 from featherfit.errors import ArtifactError
@@ -177,11 +178,21 @@ class TableRecord(BaseModel):
     times: list[TimesRecord]
 
 
+class ImagesRecord(BaseModel):
+    """What reads the columns of `timm_image`, as `ImageProcessor.to_json` gives it."""
+
+    model_config = _STRICT
+    types: Annotated[dict[str, Literal[IMAGE_TYPES]], Field(min_length=1)]  # type: ignore[valid-type]
+    settings: dict[str, JsonValue]
+    patch: Annotated[int, Field(ge=8, le=64)]
+
+
 class ProcessorsRecord(BaseModel):
     """Fitted processors by the name of their encoder; what a model does not have is left out."""
 
     model_config = _STRICT
     ft_transformer: TableRecord | None = None
+    timm_image: ImagesRecord | None = None
 
     def states(self) -> dict[str, dict[str, Any]]:
         """What `parts_from_json` takes."""

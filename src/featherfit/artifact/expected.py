@@ -38,6 +38,7 @@ def check_tensors(
     outputs: int,
     weights: dict[str, TensorInfo],
     base: dict[str, TensorInfo],
+    inside: Mapping[str, dict[str, TensorInfo]],
 ) -> None:
     """Compares an artifact's tensors with the model they are to be put into.
 
@@ -48,6 +49,7 @@ def check_tensors(
         outputs: Width of the head.
         weights: Tensors that were trained.
         base: Tensors of the text encoder inside the artifact; empty if there is none.
+        inside: Tensors of the other encoders inside it, by their name.
 
     Raises:
         ArtifactError: Tensors are missing, unknown, of another shape or type, or too few for the encoder.
@@ -62,17 +64,25 @@ def check_tensors(
         with torch.device("meta"):
             others = build_others(config, parts, further, seed=0, device=None, pretrained=False)
             model = assemble(encoder, others, config, outputs=outputs, seed=0)
+        sizes = {name: sum(p.numel() for p in one.backbone.parameters()) for name, one in model.pretrained().items()}
         apply_adapters(model, config.optim, seed=0)
+    for name, tensors in inside.items():
+        _compare_sizes(sum(tensor.numbers for tensor in tensors.values()), sizes.get(name, 0))
     held = sum(tensor.numbers for tensor in base.values())
-    if base and size > held:
-        raise ArtifactError(
-            f"The encoder in the artifact has {held:,} numbers, but its config.json speaks of {size:,}."
-        )
+    if base:
+        _compare_sizes(held, size)
     own = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
     check_shapes(own, {name: tensor.shape for name, tensor in weights.items()})
     odd = sorted(name for name, tensor in weights.items() if tensor.dtype != "F32")
     if odd:
         raise ArtifactError(f"The trained weights have to be float32; {odd[0]} and {len(odd) - 1} more are not.")
+
+
+def _compare_sizes(held: int, wanted: int) -> None:
+    if wanted > held:
+        raise ArtifactError(
+            f"The encoder in the artifact has {held:,} numbers, but its config.json speaks of {wanted:,}."
+        )
 
 
 @contextlib.contextmanager

@@ -14,15 +14,19 @@ from featherfit.checkpoints import Checkpoint
 from featherfit.config.schema import Config
 from featherfit.data.findings import DataReport
 from featherfit.data.parts import PartProcessor
+from featherfit.data.processors.image import ImageProcessor
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.notext import NoText
 from featherfit.data.processors.table import TableProcessor
 from featherfit.data.processors.text import TextProcessor
 from featherfit.data.schema import Schema
+from featherfit.errors import ConfigError
 from featherfit.evaluation.decision import UNCALIBRATED, Decision
+from featherfit.models.backbone import build_backbone, build_backbone_from_config
 from featherfit.models.build import TEXT, MultiModalModel, assemble, build_text_encoder
 from featherfit.models.linear import freeze_linears, lower_precision
 from featherfit.models.tabular import TableEncoder
+from featherfit.models.vision import VisionEncoder
 from featherfit.training.device import Device
 from featherfit.training.ranks import ALONE
 from featherfit.training.sharding import shard
@@ -144,7 +148,27 @@ def build_others(
     for name, processor in parts.items():
         if isinstance(processor, TableProcessor):
             made[name] = TableEncoder(processor.spec, config.model.ft_transformer, seed=seed)
+        if isinstance(processor, ImageProcessor):
+            made[name] = _image_encoder(config, further[name], device if pretrained else None)
     return made
+
+
+def _image_encoder(config: Config, checkpoint: Checkpoint, device: Device | None) -> VisionEncoder:
+    """With pretrained weights, kept as the device has them; of its config alone where there is no device."""
+    own = config.model.timm_image
+    if device is None:
+        with torch.random.fork_rng(devices=[]):  # random weights that are nobody's
+            place = torch.get_default_device()
+            backbone = build_backbone_from_config(checkpoint.config, images=True, device=place)
+    else:
+        if own.base_precision == "float16" and device.place.type == "cpu":
+            raise ConfigError(
+                "model.timm_image.base_precision='float16' is not possible on a CPU, where float16 takes a scalar path. Use "
+                "'auto', 'bfloat16', 'int8' or 'int4'."
+            )
+        form = form_of_weights(config, replace(device, base_precision=own.base_precision))
+        backbone = build_backbone(checkpoint, images=True, **form)
+    return VisionEncoder(backbone, pooling=own.pooling_mode, learnable_missing=own.use_learnable_image)
 
 
 def form_of_weights(config: Config, device: Device) -> dict[str, Any]:
@@ -164,15 +188,16 @@ def prepare(model: MultiModalModel, config: Config, seed: int, device: Device) -
     Raises:
         TargetError: The adapters' targets do not fit the encoder.
     """
-    peft, settings = config.optim.peft, config.model.hf_text
-    off = settings.dropout == "off" or (settings.dropout == "auto" and peft is not None)
-    for encoder in model.pretrained().values():
-        if off:
+    peft = config.optim.peft
+    for name, encoder in model.pretrained().items():
+        settings = getattr(config.model, name)
+        if settings.dropout == "off" or (settings.dropout == "auto" and peft is not None):
             encoder.disable_dropout()
         if peft is not None:
             freeze_linears(encoder.backbone, copies=not device.ranks.sharded)
     apply_adapters(model, config.optim, seed=seed)
-    for encoder in model.pretrained().values():
+    for name, encoder in model.pretrained().items():
+        settings = getattr(config.model, name)
         if peft is not None:
             lower_precision(encoder.backbone, device.frozen_dtype)
         if settings.gradient_checkpointing:

@@ -73,11 +73,13 @@ def contradictions(flat: Mapping[str, Any]) -> list[str]:
     accelerator, gpus = flat.get("env.accelerator"), flat.get("env.num_gpus")
     if (accelerator == "gpu" and gpus == 0) or (accelerator == "cpu" and gpus is not None and gpus > 0):
         problems.append(f"env.accelerator={accelerator!r} contradicts env.num_gpus={gpus}. Drop one of them.")
-    if flat.get("model.hf_text.activation_offload") and not flat.get("model.hf_text.gradient_checkpointing"):
-        problems.append(
-            "model.hf_text.activation_offload=True moves what gradient checkpointing keeps, and "
-            "model.hf_text.gradient_checkpointing is False. Set both to True, or neither."
-        )
+    for block in ("model.hf_text", "model.timm_image"):
+        problems += _of_encoder(flat, block)
+    if (
+        flat.get("data.mixup.turn_on")
+        and flat.get("data.mixup.mixup_alpha") == flat.get("data.mixup.cutmix_alpha") == 0
+    ):
+        problems.append("data.mixup.turn_on=True, but mixup_alpha and cutmix_alpha are both 0. Set one above 0.")
     if flat.get("optim.validation_average", "macro") != "macro" and flat.get("optim.validation_by") is None:
         problems.append(
             f"optim.validation_average={flat['optim.validation_average']!r} averages slices, and optim.validation_by does not "
@@ -90,10 +92,21 @@ def contradictions(flat: Mapping[str, Any]) -> list[str]:
                 f"data.{kind}.convert_to_text=True gives columns to the text encoder, and model.names={names!r} has none. Add "
                 "hf_text, or leave convert_to_text out."
             )
-    kept = flat.get("model.hf_text.base_precision", "auto")
+    return problems
+
+
+def _of_encoder(flat: Mapping[str, Any], block: str) -> list[str]:
+    """The same of a pretrained encoder's block."""
+    problems = []
+    if flat.get(f"{block}.activation_offload") and not flat.get(f"{block}.gradient_checkpointing"):
+        problems.append(
+            f"{block}.activation_offload=True moves what gradient checkpointing keeps, and "
+            f"{block}.gradient_checkpointing is False. Set both to True, or neither."
+        )
+    kept = flat.get(f"{block}.base_precision", "auto")
     if kept not in ("auto", "float32") and flat.get("optim.peft", "") is None:
         problems.append(
-            f"model.hf_text.base_precision={kept!r} is for frozen weights, and with optim.peft=null all of them train. Give "
+            f"{block}.base_precision={kept!r} is for frozen weights, and with optim.peft=null all of them train. Give "
             "optim.peft a parameter-efficient method, such as 'ia3_bias', or leave base_precision out."
         )
     return problems
@@ -272,7 +285,39 @@ def _check_state_interval(value: float | str) -> str | None:
     return None if not isinstance(value, str) or value == "auto" else "give a number of seconds of at least 0, or auto."
 
 
+_SIZING = ("resize_to_square", "resize_shorter_side", "center_crop")
+_RANDOM = ("random_resize_crop", "random_horizontal_flip", "random_vertical_flip", "trivial_augment")
+_TUNED = ("color_jitter", "affine", "randaug")
+
+
+def _check_words(words: list[str] | None, allowed: tuple[str, ...]) -> str | None:
+    """Words of AutoMM's transforms."""
+    for word in words or ():
+        name = word.partition("(")[0]
+        if word in allowed:
+            continue
+        if name in _TUNED:
+            return f"{name} is not in this version: trivial_augment shifts, shears, turns and colours, without numbers to tune."
+        if name in allowed:
+            return f"{name} has no numbers to tune; leave out what stands behind it."
+        if name in _RANDOM:
+            return f"{name} is random, so it is for model.timm_image.train_transforms."
+        return f"{word!r} is unknown.{did_you_mean(word, allowed)} Allowed: {', '.join(allowed)}."
+    return "give null for none, or at least one word." if words == [] else None
+
+
+def _check_train_words(words: list[str] | None) -> str | None:
+    return _check_words(words, (*_SIZING, *_RANDOM))
+
+
+def _check_val_words(words: list[str] | None) -> str | None:
+    return _check_words(words, _SIZING)
+
+
 _CHECKS: dict[str, Callable[[Any], str | None]] = {
+    "model.timm_image.checkpoint_name": _check_checkpoint,
+    "model.timm_image.train_transforms": _check_train_words,
+    "model.timm_image.val_transforms": _check_val_words,
     "model.names": _check_names,
     "model.fusion_mlp.hidden_sizes": _check_sizes,
     "model.hf_text.checkpoint_name": _check_checkpoint,

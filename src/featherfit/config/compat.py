@@ -51,7 +51,8 @@ _DEEPSPEED = (
 
 REFUSED_VALUES: dict[str, dict[Any, str]] = {
     "model.hf_text.low_cpu_mem_usage": {ANY_OTHER: "weights are always loaded without a second copy in memory"},
-    "model.hf_text.text_trivial_aug_maxscale": {ANY_OTHER: "text augmentation is not offered"},
+    "data.image.missing_value_strategy": {"skip": "it gives a row the image of another one"},
+    "data.mixup.mode": {"pair": "each row has one partner, so batch and elem are all there is"},
     "optim.peft": {"conv_lora": "it works on the feature maps of image models"},
     "optim.optim_type": {"adafactor": "it scales each step by the size of the parameter, so optim.lr would mean less"},
     "optim.lr_schedule": {"multi_step": "AutoMM uses it for object detection only"},
@@ -78,12 +79,12 @@ class Refusal:
 
 
 _NOT_TEXT = "there are no image or document models in this version"
-_NO_AUGMENTATION = "text augmentation is not offered"
 _ONE_TABLE_ENCODER = "categories and numbers are read together, by model.ft_transformer"
 _LAYER_NORM = "its norms are layer norms, which do not mix the rows of a batch"
 _PLAIN_ATTENTION = "there are few columns, so attention is exact and has weights of its own"
 _FUSES_VECTORS = "a fusion reads the vectors of the encoders, whatever they read"
-_NO_MIXUP = "mixup is for images, and this version models text columns"
+_NO_CLIP = "model.timm_image takes CLIP and SigLIP checkpoints, of which it uses the image encoder"
+_ONE_OF_THREE = "text is left alone, left out or swapped; other edits know the language"
 _NO_TEMPLATES = "prompt templates are for AutoMM's t_few, which is not offered"
 _NO_LEMDA = "LeMDA trains a second network against the fusion, and is not offered"
 _NO_DEEPSPEED = "DeepSpeed was not tried; env.strategy=fsdp shards the same frozen weights"
@@ -95,8 +96,7 @@ REFUSED = {
     "model.hf_text.tokenizer_name": Refusal("the tokenizer is the checkpoint's own", ("hf_auto",)),
     "model.hf_text.use_fast": Refusal("the fast tokenizer is used wherever there is one", (True,)),
     "model.hf_text.stochastic_chunk": Refusal("a long text keeps its beginning, in every epoch the same", (False,)),
-    "model.hf_text.text_aug_detect_length": Refusal(_NO_AUGMENTATION),
-    "model.hf_text.text_train_augment_types": Refusal(_NO_AUGMENTATION, (None, [])),
+    "model.hf_text.text_train_augment_types": Refusal(_ONE_OF_THREE, (None, [])),
     "model.categorical_mlp.*": Refusal(_ONE_TABLE_ENCODER),
     "model.numerical_mlp.*": Refusal(_ONE_TABLE_ENCODER),
     "model.ft_transformer.data_types": Refusal(
@@ -123,21 +123,20 @@ REFUSED = {
     "model.ner_text.*": Refusal("named entity recognition is not offered"),
     "model.document_transformer.*": Refusal(_NOT_TEXT),
     "model.t_few.*": Refusal("few-shot prompting is not offered; model.hf_text takes T5 encoders too"),
-    "model.timm_image.*": Refusal(_NOT_TEXT),
+    "model.timm_image.data_types": Refusal("it reads image columns", (["image"],)),
+    "model.timm_image.image_chan_num": Refusal("images have red, green and blue", (3,)),
     "model.mmdet_image.*": Refusal(_NOT_TEXT),
     "model.mmocr_text_detection.*": Refusal(_NOT_TEXT),
     "model.mmocr_text_recognition.*": Refusal(_NOT_TEXT),
-    "model.clip.*": Refusal(_NOT_TEXT),
-    "model.clip_image.*": Refusal(_NOT_TEXT),
+    "model.clip.*": Refusal(_NO_CLIP),
+    "model.clip_image.*": Refusal(_NO_CLIP),
     "model.fusion_ner.*": Refusal("named entity recognition is not offered"),
     "model.sam.*": Refusal(_NOT_TEXT),
     "model.meta_transformer.*": Refusal(_NOT_TEXT),
-    "data.image.*": Refusal(_NOT_TEXT),
     "data.document.*": Refusal(_NOT_TEXT),
     "data.text.normalize_text": Refusal("text goes to the tokenizer as it stands", (False,)),
     "data.column_features_pooling_mode": Refusal("AutoMM uses it for few-shot classification, which is not offered"),
-    "data.mixup.turn_on": Refusal(_NO_MIXUP, (False,)),
-    "data.mixup.*": Refusal(_NO_MIXUP),
+    "data.mixup.cutmix_minmax": Refusal("cutmix draws its share from data.mixup.cutmix_alpha", (None,)),
     "data.templates.turn_on": Refusal(_NO_TEMPLATES, (False,)),
     "data.templates.*": Refusal(_NO_TEMPLATES),
     "optim.track_grad_norm": Refusal("gradient norms are not recorded", (-1,)),

@@ -15,6 +15,7 @@ from featherfit.config.columns import (
     FusionTransformerConfig,
     NumericalConfig,
 )
+from featherfit.config.images import ImageConfig, MixupConfig, TimmImageConfig
 from featherfit.config.options import option, section
 
 PEFT_METHODS = (
@@ -74,11 +75,16 @@ class HfTextConfig:
         True, "Weights load memory-mapped, without a second copy. Always on.", choices=(True,)
     )
     text_trivial_aug_maxscale: float = option(
-        0.0, "Strength of random text edits. Off, and stays off in this version.", choices=(0,)
+        0.0,
+        "Largest share of a text's words, or characters where a script has no spaces, that is left out or swapped in an "
+        "epoch of training; 0 for none.",
+        low=0,
+        high=1,
     )
+    text_aug_detect_length: int = option(10, "Words that a text needs to be edited so, counted by script.", low=1)
 
 
-ENCODERS = ("hf_text", "ft_transformer")
+ENCODERS = ("hf_text", "ft_transformer", "timm_image")
 """Encoders a model may have, by AutoMM's names."""
 
 FUSIONS = ("fusion_mlp", "fusion_transformer", "fusion_logits")
@@ -90,11 +96,12 @@ class ModelConfig:
     """`model`: which encoders, and their settings."""
 
     names: list[str] = option(
-        ["ft_transformer", "hf_text", "fusion_mlp"],
+        ["ft_transformer", "timm_image", "hf_text", "fusion_mlp"],
         "Encoders to build, and how they are joined; those that find no columns in the table are left out.",
         allowed=f"a list of {', '.join((*ENCODERS, *FUSIONS))}",
     )
     hf_text: HfTextConfig = section(HfTextConfig)
+    timm_image: TimmImageConfig = section(TimmImageConfig)
     ft_transformer: FtTransformerConfig = section(FtTransformerConfig)
     fusion_mlp: FusionMlpConfig = section(FusionMlpConfig)
     fusion_transformer: FusionTransformerConfig = section(FusionTransformerConfig)
@@ -114,6 +121,8 @@ class DataConfig:
     """`data`: how the table is read."""
 
     label: LabelConfig = section(LabelConfig)
+    image: ImageConfig = section(ImageConfig)
+    mixup: MixupConfig = section(MixupConfig)
     categorical: CategoricalConfig = section(CategoricalConfig)
     numerical: NumericalConfig = section(NumericalConfig)
     modality_dropout: float = option(

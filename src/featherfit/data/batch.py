@@ -6,7 +6,8 @@ the epoch only, and what is predicted together depends on the rows only, never o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from featherfit.data.parts import PartRows
+from featherfit.data.processors.image import ImageRows
 from featherfit.data.processors.text import TokenizedRows
 from featherfit.types import Batch
 
@@ -196,10 +198,24 @@ def load_batches(
         return collate(rows, positions, pad_id, labels, weights, parts)
 
     if workers == 0:
-        return map(assemble, plan)
+        decodes = any(isinstance(part, ImageRows) for part in parts.values())
+        return _ahead(assemble, plan) if decodes else map(assemble, plan)
     from torch.utils.data import DataLoader
 
     loader: Any = DataLoader
     # A generator of its own, or the loader would draw from the caller's random numbers.
     own = torch.Generator()
     return iter(loader(list(plan), batch_size=None, collate_fn=assemble, num_workers=workers, generator=own))
+
+
+def _ahead(assemble: Callable[[np.ndarray], Batch], plan: Sequence[np.ndarray]) -> Iterator[Batch]:
+    """The batches, each begun while the one before it is worked on: decoding images need not keep a model waiting."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = None
+        for positions in plan:
+            following = thread.submit(assemble, positions)
+            if coming is not None:
+                yield coming.result()
+            coming = following
+        if coming is not None:
+            yield coming.result()

@@ -13,12 +13,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from featherfit.data.dates import date_format
+from featherfit.data.image_columns import SAMPLE as OPENED
+from featherfit.data.image_columns import image_bytes, image_objects, image_paths, image_texts
 from featherfit.types import ColumnType
 
 COLUMN_TYPES: tuple[ColumnType, ...] = (
@@ -29,7 +32,15 @@ COLUMN_TYPES: tuple[ColumnType, ...] = (
     "datetime",
     "identifier",
     "null",
+    "image_path",
+    "image_bytearray",
+    "image_base64_str",
+    "image",
+    "document_image",
 )
+
+IMAGE_TYPES: tuple[ColumnType, ...] = ("image_path", "image_bytearray", "image_base64_str", "image", "document_image")
+"""Columns of images, by what their cells are; `image` takes anything but base64 text, `document_image` too, as an image."""
 
 FEW = 20  # most values a categorical column has
 FEW_SHARE = 0.1  # and their largest share of the rows
@@ -62,10 +73,22 @@ def count_words(text: str) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """What the rules look at: `values` are the present values of a column with `rows` rows."""
+    """What the rules look at.
+
+    Attributes:
+        values: The present values of a column.
+        rows: Rows of the column.
+        folder: What relative paths among the values are relative to; None for the working folder.
+    """
 
     values: pd.Series
     rows: int
+    folder: Path | None = None
+
+    @cached_property
+    def items(self) -> list[Any]:
+        """Some of the present values, evenly spaced, as many as are opened to see whether they are images."""
+        return self.values.iloc[:: max(1, -(-len(self.values) // OPENED))].tolist()
 
     @cached_property
     def kinds(self) -> set[type]:
@@ -226,6 +249,16 @@ def single_words(profile: Profile) -> str | None:
     return f"its {len(profile.distinct)} distinct values have {profile.words:.1f} words on average, fewer than two"
 
 
+def _images(rule: Callable[[list[Any], Path | None], str | None]) -> Rule:
+    """A rule of `image_columns` as one of these; a column that pandas has a type for is none of images."""
+
+    def named(profile: Profile) -> str | None:
+        plain = profile.values.dtype == object or isinstance(profile.values.dtype, pd.StringDtype)
+        return rule(profile.items, profile.folder) if plain else None
+
+    return named
+
+
 Rule = Callable[[Profile], "str | None"]
 RULES: tuple[tuple[ColumnType, Rule], ...] = (
     ("null", null),
@@ -234,6 +267,10 @@ RULES: tuple[tuple[ColumnType, Rule], ...] = (
     ("categorical", categories_by_dtype),
     ("identifier", row_numbers),
     ("numerical", numbers_by_dtype),
+    ("image", _images(image_objects)),
+    ("image_bytearray", _images(image_bytes)),
+    ("image_path", _images(image_paths)),
+    ("image_base64_str", _images(image_texts)),
     ("null", other_objects),
     ("numerical", numeric_strings),
     ("datetime", date_strings),
@@ -244,11 +281,15 @@ RULES: tuple[tuple[ColumnType, Rule], ...] = (
 )
 
 
-def infer_column_type(column: pd.Series) -> tuple[ColumnType, str]:
+def infer_column_type(column: pd.Series, folder: Path | None = None) -> tuple[ColumnType, str]:
     """Type of a training column and the reason, the part of a sentence that follows "because".; every
     column gets one, and what cannot be modelled is `null`.
+
+    Args:
+        column: The column.
+        folder: What relative paths in it are relative to; None for the working folder.
     """
-    profile = Profile(column[column.notna()], len(column))
+    profile = Profile(column[column.notna()], len(column), folder)
     for column_type, rule in RULES:
         reason = rule(profile)
         if reason is not None:

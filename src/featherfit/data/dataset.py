@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -32,6 +32,7 @@ class Dataset:
         index: The table's index.
         slices: What each row counts to where rows are scored slice by slice, (rows,); None where they are not.
         parts: What encoders beside `hf_text` read of the rows, by their name.
+        augment: Gives the rows as they are in an epoch of training; None where they are always the same.
     """
 
     rows: TokenizedRows
@@ -40,6 +41,11 @@ class Dataset:
     index: pd.Index
     slices: list[str] | None = None
     parts: Mapping[str, PartRows] = field(default_factory=dict)
+    augment: Callable[[Dataset, int], Dataset] | None = None
+
+    def of_epoch(self, epoch: int) -> Dataset:
+        """The rows as training sees them in an epoch, from 0."""
+        return self if self.augment is None else self.augment(self, epoch)
 
     @cached_property
     def lengths(self) -> np.ndarray:

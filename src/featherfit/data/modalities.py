@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from featherfit.config.schema import ENCODERS, Config
+from featherfit.data.column_types import IMAGE_TYPES
 from featherfit.data.schema import Schema
 from featherfit.errors import ConfigError
 from featherfit.types import ColumnType
@@ -12,6 +13,7 @@ from featherfit.types import ColumnType
 READERS: dict[str, tuple[ColumnType, ...]] = {
     "hf_text": ("text",),
     "ft_transformer": ("categorical", "numerical", "boolean", "datetime"),
+    "timm_image": IMAGE_TYPES,
 }
 """Column types each encoder reads."""
 

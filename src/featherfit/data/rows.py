@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from featherfit.data.column_types import infer_column_type
+from featherfit.data.column_types import IMAGE_TYPES, infer_column_type
+from featherfit.data.image_columns import unreadable_images
+from featherfit.data.images import folder_of
 from featherfit.data.labels import as_float, kind_of
 from featherfit.data.messages import count
 from featherfit.data.parts import PartProcessor
@@ -125,7 +127,7 @@ def screen_training(
     """Sets rows aside that cannot be trained on, where nothing is known yet but the table itself.
 
     Cells count where their column is text without them: because `column_types` says so, or because most of its cells can be
-    read and are text; and where `column_types` says that they are numbers, and they are none. A label has to be there, to be of the type that most labels have, and no infinite number.
+    read and are text; where it is of images; and where `column_types` says that they are numbers, and they are none. A label has to be there, to be of the type that most labels have, and no infinite number.
 
     Args:
         table: Left as it is.
@@ -141,6 +143,11 @@ def screen_training(
             found += [
                 (int(place), name, f"{str(cells[place])[:60]!r} is no number") for place in np.flatnonzero(odd_numbers)
             ]
+        kind = given.get(name) or infer_column_type(table[name], folder_of(table))[0]
+        if kind in IMAGE_TYPES and name != label:
+            cells = unreadable_images(table[name].tolist(), kind, folder_of(table))
+            found += [(place, name, why) for place, why in cells.items()]
+            continue
         if name == label or given.get(name, "text") != "text":
             continue
         if name not in given and table[name].dtype.kind in _NUMBERS:

@@ -5,13 +5,16 @@ Everything wrong with the table is reported in one DataError.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
-from featherfit.data.column_types import COLUMN_TYPES, describe, infer_column_type
+from featherfit.data.column_types import COLUMN_TYPES, IMAGE_TYPES, describe, infer_column_type
+from featherfit.data.image_columns import paths_not_there
+from featherfit.data.images import folder_of
 from featherfit.data.labels import read_labels, unknown_pos_label
 from featherfit.data.messages import raise_all, some
 from featherfit.data.problem_type import check_problem_type, infer_problem_type
@@ -19,18 +22,13 @@ from featherfit.errors import DataError, UnsupportedError, did_you_mean
 from featherfit.types import ColumnType, ProblemType
 
 UNSUPPORTED_COLUMN_TYPES: dict[str, str] = {
-    "image_path": "there are no image models in this version",
-    "image_bytearray": "there are no image models in this version",
-    "image_base64_str": "there are no image models in this version",
-    "image": "there are no image models in this version",
     "document": "there are no document models in this version",
-    "document_image": "there are no document models in this version",
     "document_pdf": "there are no document models in this version",
     "text_ner": "labels for single words are not offered yet",
     "ner_annotation": "labels for single words are not offered yet",
     "rois": "there are no detection models in this version",
-    "semantic_segmentation_gt": "there are no image models in this version",
-    "semantic_segmentation_img": "there are no image models in this version",
+    "semantic_segmentation_gt": "there are no segmentation models in this version",
+    "semantic_segmentation_img": "there are no segmentation models in this version",
 }
 
 
@@ -136,7 +134,8 @@ def infer_schema(
         if name in given:
             columns[name], why = given[name], "column_types says so"  # type: ignore[assignment]
         else:
-            columns[name], why = infer_column_type(frame[name])
+            columns[name], why = infer_column_type(frame[name], folder_of(frame))
+            _warn_of_lost_images(frame, name, columns[name])
         reasons[name] = describe(name, columns[name], why)
         if columns[name] == "text" and frame[name].isna().all():
             problems.append(f"Column {name!r} is to be text, but all its values are missing.")
@@ -144,6 +143,21 @@ def infer_schema(
     problems += _check_features(schema)
     raise_all(DataError, problems, "the training data")
     return schema
+
+
+def _warn_of_lost_images(frame: pd.DataFrame, name: str, column_type: str) -> None:
+    """Says so where a column holds the names of image files that cannot be opened."""
+    if column_type in ("null", *IMAGE_TYPES) or not pd.api.types.is_string_dtype(frame[name].dropna().dtype):
+        return
+    why = paths_not_there(frame[name].dropna().tolist(), folder_of(frame))
+    if why is not None:
+        where = folder_of(frame) or "the working folder"
+        warnings.warn(
+            f"Column {name!r} holds names of image files and is not read as images: {why}. Paths are relative to {where}. It "
+            f"is taken for {column_type}; column_types={{{name!r}: 'image_path'}} makes what is missing an error, "
+            f"{{{name!r}: 'null'}} leaves the column out.",
+            stacklevel=5,
+        )
 
 
 def _check_label_type(label: str, label_type: str | None, wanted: str | None) -> tuple[str | None, list[str]]:

@@ -110,6 +110,8 @@ class MultiModalModel(nn.Module):
     def vectors(self, batch: Batch) -> dict[str, torch.Tensor]:
         """What every encoder makes of the rows, (B, D_name) float32 by name."""
         found = {name: encoder(batch) for name, encoder in self.encoders().items()}
+        if batch.mix is not None:
+            found = {name: own if name in batch.mix.done else batch.mix(own) for name, own in found.items()}
         drops = self.training and self.modality_dropout > 0 and len(found) > 1
         return left_out(found, self.modality_dropout) if drops else found
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,7 @@ from featherfit.models.build import MultiModalModel
 from featherfit.training.average import WeightAverage
 from featherfit.training.device import Device
 from featherfit.training.losses import row_losses
+from featherfit.training.mixing import Mixing, mixed_losses
 from featherfit.training.oom import TokenLimit, fits, rewinding, until_it_fits
 from featherfit.training.optim import build_optimizer, schedule, warmup_steps
 from featherfit.training.ranks import Ranks
@@ -130,15 +132,13 @@ def train(
         progress.restore(start)
     steps = _steps(dataset, config, plan, pad_id, seed, ranks, progress.step, limit)
 
-    def gradients(batches: list[Batch]) -> float:
-        return accumulate(model, limit.within(batches), accelerator, problem_type, optim.label_smoothing)
-
+    gradients = partial(_gradients, model, limit, accelerator, problem_type, config)
     for step, (epoch, micro_batches) in enumerate(released_now_and_then(steps), start=progress.step + 1):
         model.train()
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = rate * shape(step - 1)
         with device.training_attention(model):
-            loss = _whatever_fits(gradients, micro_batches, limit, optimizer, device, step, config)
+            loss = _whatever_fits(partial(gradients, epoch), micro_batches, limit, optimizer, device, step, config)
         loss, rows = ranks.sum_step(parameters, loss, micro_batches)
         progress.step, progress.rows = step, progress.rows + rows
         if not math.isfinite(loss):
@@ -171,6 +171,8 @@ def _steps(
 ) -> Iterator[tuple[int, list[Batch]]]:
     """(epoch from 1, micro-batches) of every step of the plan but those done; cut by the limit as it is when the epoch begins.
 
+    Rows are as `Dataset.of_epoch` has them.
+
     Each rank gets its own share of the step's rows, which may be none. Where all have to compute equally often, those with
     less to do get rows of weight 0.
     """
@@ -181,9 +183,11 @@ def _steps(
             share=rank, shares=ranks.world,
         )[skipped : skipped + left]  # fmt: skip
 
-    left = plan.total_steps - done
+    whole, left = dataset, plan.total_steps - done
     epoch, skipped = divmod(done, plan.steps_per_epoch)
     while left > 0:
+        dataset = whole.of_epoch(epoch)
+        limit.use(dataset)
         if not skipped:
             limit.of_epoch = limit.tokens
         steps = of_rank(ranks.rank, epoch, left)
@@ -206,6 +210,21 @@ def _steps(
             yield epoch, own + [_weightless(dataset, all_shares[0][-1][-1:], pad_id) for _ in range(idle)]
 
 
+def _gradients(
+    model: MultiModalModel,
+    limit: TokenLimit,
+    accelerator: Accelerator,
+    problem_type: ProblemType,
+    config: Config,
+    epoch: int,
+    batches: list[Batch],
+) -> float:
+    """`accumulate` of a step's batches, cut to the limit, with their rows mixed if the settings ask for it in this epoch."""
+    mixup = config.data.mixup
+    mixing = Mixing(mixup) if mixup.turn_on and epoch <= mixup.turn_off_epoch else None
+    return accumulate(model, limit.within(batches), accelerator, problem_type, config.optim.label_smoothing, mixing)
+
+
 def _weightless(dataset: Dataset, rows: np.ndarray, pad_id: int) -> Batch:
     """Rows that a rank computes to keep the others company."""
     batch = collate(dataset.rows, rows, pad_id, dataset.labels, parts=dataset.parts)
@@ -213,7 +232,12 @@ def _weightless(dataset: Dataset, rows: np.ndarray, pad_id: int) -> Batch:
 
 
 def accumulate(
-    model: MultiModalModel, batches: list[Batch], accelerator: Accelerator, problem_type: ProblemType, smoothing: float
+    model: MultiModalModel,
+    batches: list[Batch],
+    accelerator: Accelerator,
+    problem_type: ProblemType,
+    smoothing: float,
+    mixing: Mixing | None = None,
 ) -> float:
     """Gradients of the step's weighted mean loss, whatever the micro-batches; returns that loss.
 
@@ -223,26 +247,38 @@ def accumulate(
         accelerator: From `Device.accelerator`.
         problem_type: Decides the loss.
         smoothing: `optim.label_smoothing`.
+        mixing: Mixes the rows of each micro-batch, if they are to be mixed.
     """
     total_weight = sum(batch.weight for batch in batches) or 1.0
     total = 0.0
     for batch in batches:
         with fits(batch):
-            on_device = batch.to(accelerator.device)
+            on_device = (batch if mixing is None else mixing(batch)).to(accelerator.device)
+            mixed = mixing is not None and on_device.mix is not None
+            spread = mixing.config.label_smoothing if mixing is not None and mixed else smoothing
             with accelerator.autocast():
                 logits, own = (model(on_device), {}) if model.aux_loss_weight is None else model.all_logits(on_device)
-            assert on_device.labels is not None
-            losses = row_losses(logits, on_device.labels, problem_type, smoothing)
-            for of_encoder in own.values():
-                losses = losses + (model.aux_loss_weight or 0.0) * row_losses(
-                    of_encoder, on_device.labels, problem_type, smoothing
-                )
-            if on_device.weights is not None:
-                losses = losses * on_device.weights
+            losses = mixed_losses(partial(_losses, model, logits, own, problem_type, spread), on_device)
             loss = losses.sum() / total_weight
             accelerator.backward(loss)
             total += float(loss.detach())
     return total
+
+
+def _losses(
+    model: MultiModalModel,
+    logits: torch.Tensor,
+    own: dict[str, torch.Tensor],
+    problem_type: ProblemType,
+    smoothing: float,
+    labels: torch.Tensor,
+    weights: torch.Tensor | None,
+) -> torch.Tensor:
+    """The weighted loss of every row, (B,), with those of the encoders' own heads."""
+    losses = row_losses(logits, labels, problem_type, smoothing)
+    for of_encoder in own.values():
+        losses = losses + (model.aux_loss_weight or 0.0) * row_losses(of_encoder, labels, problem_type, smoothing)
+    return losses if weights is None else losses * weights
 
 
 def _whatever_fits(

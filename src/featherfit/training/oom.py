@@ -79,6 +79,10 @@ class TokenLimit:
         self.tokens, self.of_epoch, self.padded = tokens, tokens, padded
         self._dataset, self._pad_id, self._remedy = dataset, pad_id, remedy
 
+    def use(self, dataset: Dataset) -> None:
+        """Takes the rows of later batches from `dataset`, which has them as they are in another epoch."""
+        self._dataset = dataset
+
     def within(self, batches: list[Batch]) -> list[Batch]:
         """The batches as they are if all keep to the limit; otherwise their rows, in the same order, cut anew."""
         if not any(len(batch) > 1 and self._size(batch) > self.tokens for batch in batches):

@@ -7,20 +7,49 @@ from typing import Any
 
 import pandas as pd
 
+from featherfit.checkpoints import Checkpoint
 from featherfit.config.schema import Config
 from featherfit.data.modalities import as_text
 from featherfit.data.parts import PartProcessor
+from featherfit.data.processors.image import ImageProcessor
 from featherfit.data.processors.notext import NoText
 from featherfit.data.processors.table import TableProcessor
 from featherfit.data.processors.text import TextProcessor, TokenizerSource
 from featherfit.data.schema import Schema
 
-FITTED_BY: dict[str, Callable[[pd.DataFrame, Sequence[str], Schema, Config], PartProcessor]] = {
-    "ft_transformer": TableProcessor.fit
+
+def _fit_table(
+    frame: pd.DataFrame, columns: Sequence[str], schema: Schema, config: Config, checkpoint: Checkpoint | None
+) -> PartProcessor:
+    return TableProcessor.fit(frame, columns, schema, config)
+
+
+def _fit_images(
+    frame: pd.DataFrame, columns: Sequence[str], schema: Schema, config: Config, checkpoint: Checkpoint | None
+) -> PartProcessor:
+    assert checkpoint is not None
+    types = {name: schema.columns[name] for name in columns}
+    return ImageProcessor.from_checkpoint(checkpoint, types, config.model.timm_image)
+
+
+def _read_table(state: Mapping[str, Any], config: Config) -> PartProcessor:
+    return TableProcessor.from_json(state)
+
+
+def _read_images(state: Mapping[str, Any], config: Config) -> PartProcessor:
+    return ImageProcessor.from_json(state, config.model.timm_image)
+
+
+FITTED_BY: dict[str, Callable[[pd.DataFrame, Sequence[str], Schema, Config, Checkpoint | None], PartProcessor]] = {
+    "ft_transformer": _fit_table,
+    "timm_image": _fit_images,
 }
 """How the processor of an encoder beside `hf_text` is fitted."""
 
-READ_BY: dict[str, Callable[[Mapping[str, Any]], PartProcessor]] = {"ft_transformer": TableProcessor.from_json}
+READ_BY: dict[str, Callable[[Mapping[str, Any], Config], PartProcessor]] = {
+    "ft_transformer": _read_table,
+    "timm_image": _read_images,
+}
 """How it is made of its JSON."""
 
 
@@ -45,7 +74,11 @@ def text_processor(
 
 
 def fit_parts(
-    frame: pd.DataFrame, columns: Mapping[str, Sequence[str]], schema: Schema, config: Config
+    frame: pd.DataFrame,
+    columns: Mapping[str, Sequence[str]],
+    schema: Schema,
+    config: Config,
+    checkpoints: Mapping[str, Checkpoint],
 ) -> dict[str, PartProcessor]:
     """The processors of all encoders but the text encoder, by their name.
 
@@ -54,13 +87,19 @@ def fit_parts(
         columns: From `columns_by_encoder`.
         schema: Says what each column is.
         config: All settings.
+        checkpoints: Pretrained weights of the encoders that have some, by their name.
 
     Raises:
         DataError: A cell that is not of its column's type.
+        CheckpointError: A checkpoint that does not say how it wants its data.
     """
-    return {name: FITTED_BY[name](frame, own, schema, config) for name, own in columns.items() if name in FITTED_BY}
+    return {
+        name: FITTED_BY[name](frame, own, schema, config, checkpoints.get(name))
+        for name, own in columns.items()
+        if name in FITTED_BY
+    }
 
 
-def parts_from_json(state: Mapping[str, Mapping[str, Any]]) -> dict[str, PartProcessor]:
-    """The processors whose `to_json` gave `state`, by their encoder's name."""
-    return {name: READ_BY[name](own) for name, own in state.items()}
+def parts_from_json(state: Mapping[str, Mapping[str, Any]], config: Config) -> dict[str, PartProcessor]:
+    """The processors whose `to_json` gave `state`, by their encoder's name, under the same settings."""
+    return {name: READ_BY[name](own, config) for name, own in state.items()}

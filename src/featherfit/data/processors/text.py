@@ -189,8 +189,12 @@ class TextProcessor:
             self._vocabulary, self._tokenizer._tokenizer = self._tokenizer.backend_tokenizer.to_str(), None
             release_freed_memory()
 
-    def __call__(self, frame: pd.DataFrame) -> TokenizedRows:
+    def __call__(self, frame: pd.DataFrame, *, once: bool = False) -> TokenizedRows:
         """Tokenizes every row of `frame`; other columns and the order of columns do not matter.
+
+        Args:
+            frame: The table.
+            once: These very texts will not be seen again, so that their tokens are not kept on disk.
 
         Raises:
             DataError: A column is missing, a value is neither text nor a number, or text the tokenizer refuses.
@@ -201,7 +205,7 @@ class TextProcessor:
                 f"The table lacks the text columns {some(missing, 20)}. "
                 f"Needed: {', '.join(self.columns)}. Given: {', '.join(map(str, frame.columns)) or 'none'}."
             )
-        fields = [self._tokenize(frame[column]) for column in self.columns]
+        fields = [self._tokenize(frame[column], once) for column in self.columns]
         return self._single(*fields[0]) if len(fields) == 1 else self._joined(fields)
 
     def _single(self, tokens: TokenLists, rows: np.ndarray) -> TokenizedRows:
@@ -246,12 +250,12 @@ class TextProcessor:
             )
         return self.max_len - special
 
-    def _tokenize(self, column: pd.Series) -> tuple[TokenLists, np.ndarray]:
+    def _tokenize(self, column: pd.Series, once: bool) -> tuple[TokenLists, np.ndarray]:
         """Token ids of a column's distinct strings, and which of them each row holds, (rows,)."""
         texts = written(column_texts(column), str(column.name), self._templates.get(str(column.name), "direct"))
         places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
         try:
-            tokens = encode_once(self.tokenizer, list(places))
+            tokens = (encode if once else encode_once)(self.tokenizer, list(places))
         except Exception as error:  # the Rust tokenizer raises plain Exception; anything unexplained goes on up
             self._refuse(list(places), texts, column, error)
             raise
