@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featherfit.data.image_columns import image_bytes, image_objects, image_paths, image_texts, paths_not_there
+from featherfit.data.image_columns import (
+    image_bytes,
+    image_objects,
+    image_paths,
+    image_texts,
+    paths_not_there,
+    unreadable_images,
+)
 
 RULES = {
     "image_path": image_paths,
@@ -54,6 +61,14 @@ def test_other_forms(tmp_path, forms):
     assert image_paths([f"{one};{one}" for one in forms["image_path"]], tmp_path)
     assert image_bytes([{"bytes": one, "path": None} for one in forms["image_bytearray"]], None)
     assert image_objects([np.zeros((4, 4, 3), dtype=np.uint8)] * 3, None)
+
+
+def test_what_cannot_be_decoded_is_found_by_position(tmp_path, forms):
+    torn = forms["image_bytearray"][0][:40]
+    cells = [forms["image_path"][0], None, "gone.png", torn, f"{forms['image_path'][0]};gone.png", "http://a/b.png"]
+    found = unreadable_images(cells, "image_path", tmp_path)
+    assert list(found) == [2, 3, 4, 5] and "no file" in found[2] and "URL" in found[5]
+    assert unreadable_images([], "image_path", None) == {}
 
 
 def test_half_of_the_sample_has_to_open(tmp_path, forms):

@@ -135,6 +135,23 @@ def test_a_broken_image_is_an_error_with_its_row(fitted, vision, pictures, tmp_p
         fit(frame, tmp_path / "never", vision)
 
 
+def test_fit_leaves_broken_images_out_where_that_is_asked_for(vision, pictures, tmp_path):
+    frame = broken(pictures)
+    predictor = MultiModalPredictor(label="label", path=tmp_path / "made", verbosity=0)
+    given = {
+        "model.timm_image.checkpoint_name": str(vision),
+        "optim.max_epochs": 6,
+        "optim.lr": 0.02,
+        "env.batch_size": 8,
+        "env.precision": "32",
+    }
+    with pytest.warns(UserWarning, match="3 rows of 24 in train_data could not be processed and are left out"):
+        predictor.fit(frame, hyperparameters=given, on_error="report")
+    assert predictor.rejected_rows["index"].tolist() == [12, 13, 14]
+    reference = fit(frame.drop(index=[12, 13, 14]), tmp_path / "reference", vision)
+    assert same(weights(predictor), weights(reference))
+
+
 def test_missing_images_are_learned_from_or_zeros(vision, pictures, tmp_path):
     frame = table(pictures)
     frame.loc[[20, 21, 22], "photo"] = None
