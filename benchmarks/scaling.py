@@ -1,11 +1,12 @@
 """How long `predict_file` takes and how much memory it needs, against the number of rows and against their length.
 
-    python benchmarks/scaling.py [FOLDER] [--rows 1000 10000 ...] [--tokens 8 64 ...] [--json] [--plot FILE]
+    python benchmarks/scaling.py [FOLDER] [--rows 1000 10000 ...] [--tokens 8 64 ...] [--columns] [--json] [--plot FILE]
 
 FOLDER is a fitted predictor whose text column is called `text`; without one, one is fitted here. Texts are put together
 from the demo's own sentences. Every measurement runs in a process of its own, after a warm-up, so that its peak memory
 is its own: peak is the highest resident set (VmHWM) from start to end, growth is what prediction added to the
-resident set of the loaded and warmed predictor.
+resident set of the loaded and warmed predictor. With `--columns` every row has a category, a number, a truth value and a date
+besides its text, and what is measured also reads the whole table and splits it into training and validation rows.
 """
 
 from __future__ import annotations
@@ -35,12 +36,16 @@ SHORT_WORDS = 5
 """Words of a short text, which make about 8 tokens with the two special ones."""
 
 
-def fit(folder: Path) -> Path:
+def fit(folder: Path, *, columns: bool) -> Path:
     """A predictor over multilingual-e5-small, trained for one epoch: how well it predicts is of no interest here."""
+    import pandas as pd
+
     from featherfit import MultiModalPredictor
     from featherfit.demo import demo_table
 
     train = demo_table("en", "train")[["text", "label"]].head(FIT_ROWS)
+    if columns:
+        train = train.assign(**pd.DataFrame(columns_of(len(train), seed=0), index=train.index))
     predictor = MultiModalPredictor(label="label", path=folder, verbosity=1)
     predictor.fit(train, presets="multilingual_e5_small", hyperparameters="optim.max_epochs=1")
     return folder
@@ -74,15 +79,51 @@ def long_texts(rows: int, tokens: int, tokens_per_word: float, seed: int) -> Ite
         yield " ".join(text[:words])
 
 
-def write_texts(path: Path, texts: Iterator[str]) -> None:
-    """A Parquet file with one column, `text`, written piece by piece."""
+def columns_of(rows: int, seed: int) -> dict[str, Any]:
+    """A category, a number, a truth value and a date for each row, each missing now and then."""
+    import numpy as np
+    import pandas as pd
+
+    draw = np.random.default_rng(seed)
+    gaps = draw.random((3, rows)) < 0.05
+    colour = np.where(gaps[0], None, draw.choice([f"shade {place}" for place in range(30)], rows))
+    when = pd.Timestamp("2020-01-01") + pd.to_timedelta(draw.integers(0, 10**8, rows), unit="s")
+    return {
+        "colour": colour.astype(object),
+        "price": np.where(gaps[1], np.nan, np.exp(draw.normal(size=rows))),
+        "member": draw.random(rows) < 0.5,
+        "when": when.where(~gaps[2]),
+    }
+
+
+def write_texts(path: Path, texts: Iterator[str], *, columns: bool) -> None:
+    """A Parquet file with the column `text`, and others if asked for, written piece by piece."""
+    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema({"text": pa.string()})
-    with pq.ParquetWriter(path, schema) as writer:
-        while piece := list(itertools.islice(texts, PIECE)):
-            writer.write_table(pa.table({"text": piece}, schema=schema))
+    writer = None
+    for seed in itertools.count():
+        piece = list(itertools.islice(texts, PIECE))
+        if not piece:
+            break
+        table = pa.Table.from_pandas(pd.DataFrame({"text": piece, **(columns_of(len(piece), seed) if columns else {})}))
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()
+
+
+def read_and_split(source: str) -> tuple[int, int]:
+    """Reads a whole Parquet file as a fit would and splits it; the numbers of training and validation rows."""
+    from featherfit.data.load import load_table
+    from featherfit.data.schema import infer_schema
+    from featherfit.data.split import split_holdout
+
+    frame = load_table(source)
+    schema = infer_schema(frame, "member")
+    train, held = split_holdout(frame, schema, None, seed=0)
+    return len(train), len(held)
 
 
 def measure_here(folder: str, source: str, target: str, chunk_rows: int) -> dict[str, float]:
@@ -98,6 +139,8 @@ def measure_here(folder: str, source: str, target: str, chunk_rows: int) -> dict
     predictor.predict(head)
     loaded = peak_mb()
     started = time.perf_counter()
+    if "member" in head.columns:
+        read_and_split(source)
     written = predictor.predict_file(source, target, proba=True, chunk_rows=chunk_rows)
     seconds = time.perf_counter() - started
     peak = peak_mb()
@@ -112,11 +155,11 @@ def measure_here(folder: str, source: str, target: str, chunk_rows: int) -> dict
     }
 
 
-def measure(folder: Path, texts: Iterator[str], chunk_rows: int) -> dict[str, float]:
+def measure(folder: Path, texts: Iterator[str], chunk_rows: int, *, columns: bool) -> dict[str, float]:
     """`measure_here` in a new process, on a file of these texts."""
     with tempfile.TemporaryDirectory() as place:
         source = Path(place) / "source.parquet"
-        write_texts(source, texts)
+        write_texts(source, texts, columns=columns)
         words = [str(folder), str(source), str(Path(place) / "target.parquet"), str(chunk_rows)]
         command = [sys.executable, __file__, "--child", *words]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
@@ -151,12 +194,14 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All measurements."""
     by_rows, by_tokens = [], []
     for rows in options.rows:
-        by_rows.append(measure(folder, short_texts(rows, seed=rows), options.chunk_rows))
+        by_rows.append(measure(folder, short_texts(rows, seed=rows), options.chunk_rows, columns=options.columns))
         show(by_rows[-1:], f"{rows} rows")
     ratio = tokens_per_word(folder) if options.tokens else 0.0
     for tokens in options.tokens:
         texts = long_texts(options.token_rows, tokens, ratio, seed=tokens)
-        by_tokens.append({**measure(folder, texts, options.chunk_rows), "wanted_tokens": tokens})
+        by_tokens.append(
+            {**measure(folder, texts, options.chunk_rows, columns=options.columns), "wanted_tokens": tokens}
+        )
         show(by_tokens[-1:], f"{tokens} tokens")
     return {
         "by_rows": by_rows,
@@ -237,12 +282,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="*", default=[1000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--tokens", type=int, nargs="*", default=[8, 16, 32, 64, 128, 256, 512])
     parser.add_argument("--token-rows", type=int, default=256, help="rows of each file of --tokens")
+    parser.add_argument("--columns", action="store_true", help="rows have four columns besides their text")
     parser.add_argument("--chunk-rows", type=int, default=20_000)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--plot", type=Path, help="draw into this file (.png, .svg, .pdf)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        result = run(options, options.folder or fit(Path(place) / "predictor"))
+        result = run(options, options.folder or fit(Path(place) / "predictor", columns=options.columns))
     print(json.dumps(result, indent=2) if options.json else table(result))
     if options.plot:
         plot(result, options.plot)

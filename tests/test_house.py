@@ -66,7 +66,7 @@ def test_docstrings(module):
 def test_forbidden(module):
     faults = []
     for node in ast.walk(TREES[module]):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in FORBIDDEN_CALLS:
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in FORBIDDEN_CALLS and not reads_weights_alone(node):
             faults.append(f"line {node.lineno}: {ast.unparse(node.func)}")
         if isinstance(node, ast.ExceptHandler) and node.type is None:
             faults.append(f"line {node.lineno}: bare except")
@@ -77,6 +77,12 @@ def test_forbidden(module):
         if isinstance(node, ast.Global | ast.Nonlocal):
             faults.append(f"line {node.lineno}: {type(node).__name__.lower()}")
     assert not faults
+
+
+def reads_weights_alone(call: ast.Call) -> bool:
+    """Whether this is a `torch.load` that runs no code from the file."""
+    asked = {word.arg: ast.unparse(word.value) for word in call.keywords}
+    return ast.unparse(call.func) == "torch.load" and asked.get("weights_only") == "True"
 
 
 def test_no_drawer_for_everything():

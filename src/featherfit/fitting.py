@@ -63,7 +63,7 @@ def run_fit(request: FitRequest, work: Workspace, reporter: Reporter, previous: 
                 fitted, train_frame, tuning = _start(request, asked, frame, tuning, reporter, work.record)
             else:
                 fitted, train_frame, tuning = _go_on(request, asked, frame, tuning, previous, reporter, work.record)
-            sets = _datasets(fitted, train_frame, tuning)
+            sets = _datasets(fitted, train_frame, tuning, request.seed)
         fitted.text.release_tokenizer()
         fitted = _looked_at(fitted, train_frame, tuning, sets[0])
         reporter.findings(fitted.data_report)
@@ -97,7 +97,11 @@ def _note(work: Workspace, fitted: Fitted, previous: Fitted | None, record: dict
 
     if fitted.device.ranks.first:
         if previous is not None and not work.record:
-            save_artifact(previous, work.folder / START, standalone=previous.checkpoint.source == "artifact")
+            save_artifact(
+                previous,
+                work.folder / START,
+                standalone=any(one.source == "artifact" for one in previous.checkpoints.values()),
+            )
         work.note(record)
     if previous is not None:
         work.undo = undoing(fitted, work.folder / START)
@@ -123,16 +127,18 @@ def _start(
 ) -> tuple[Fitted, pd.DataFrame, pd.DataFrame]:
     """A predictor ready to be trained for the first time, and its two tables; with memory as a record says, if it does."""
     from featherfit.artifact.fitted import Fitted, new_model, outputs_of
+    from featherfit.data.modalities import unread
     from featherfit.data.slicing import only_values
 
     ready = prepare(request, config, frame, tuning, reporter)
     if config.plans_memory():
         ready = planned_before(record, ready) if record else keep_within_budget(ready, reporter, may_checkpoint=True)
     config, checkpoint, device = ready.config, ready.checkpoint, ready.device
-    model = new_model(config, checkpoint, outputs_of(ready.label), request.seed, device)
+    parts, further = ready.parts, ready.further
+    model = new_model(config, checkpoint, parts, further, outputs_of(ready.label), request.seed, device)
     fitted = Fitted(config, ready.schema, ready.label, ready.text, checkpoint, model, device, *ready.metrics)
-    constants = only_values(ready.train_frame, ready.schema.ignored)
-    fitted = replace(fitted, constants=constants, rejected=ready.rejected)
+    constants = only_values(ready.train_frame, unread(ready.schema, config))
+    fitted = replace(fitted, constants=constants, parts=parts, further=further, rejected=ready.rejected)
     return fitted, ready.train_frame, ready.tuning
 
 
@@ -162,10 +168,10 @@ def _go_on(
         )
     if request.presets is not None:
         warnings.warn(f"presets={request.presets!r}: settings of a fitted predictor are kept.", stacklevel=4)
-    columns, label = previous.text.columns, previous.label
-    frame, rejected = without_odd_rows(request, frame, "train_data", columns, label, None)
+    columns, label, parts = list(previous.text.columns), previous.label, previous.parts.values()
+    frame, rejected = without_odd_rows(request, frame, "train_data", columns, label, None, parts)
     if tuning is not None:
-        tuning, rejected = without_odd_rows(request, tuning, "tuning_data", columns, label, rejected)
+        tuning, rejected = without_odd_rows(request, tuning, "tuning_data", columns, label, rejected, parts)
     train_frame, tuning = split(request, previous.schema, frame, tuning)
     device = device_of_fit(config)
     if device.ranks.sharded or previous.device.ranks.sharded:
@@ -175,7 +181,8 @@ def _go_on(
     if config.plans_memory():
         metrics = previous.eval_metric, previous.validation_metric
         ready = Prepared(
-            config, previous.schema, previous.label, previous.text, previous.checkpoint, device, metrics, train_frame, tuning
+            config, previous.schema, previous.label, previous.text, previous.checkpoint, device, metrics, train_frame, tuning,
+            previous.parts, previous.further,
         )  # fmt: skip
         ready = planned_before(record, ready) if record else keep_within_budget(ready, reporter, may_checkpoint=False)
         config, device = ready.config, ready.device
@@ -186,18 +193,21 @@ def _go_on(
     return fitted, train_frame, tuning
 
 
-def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame) -> tuple[Dataset, Dataset]:
+def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame, seed: int) -> tuple[Dataset, Dataset]:
+    from featherfit.data.augment import augmented
     from featherfit.data.dataset import make_dataset
 
-    train_set = make_dataset(train_frame, fitted.schema, fitted.text, fitted.label, fitted.config.optim.class_weights)
+    weights, parts = fitted.config.optim.class_weights, fitted.parts
+    train_set = make_dataset(train_frame, fitted.schema, fitted.text, fitted.label, weights, parts=parts)
     if train_set.rows.truncated:
         warnings.warn(
             f"{train_set.rows.truncated} of {len(train_set)} training rows are longer than {fitted.text.max_len} tokens "
             "(model.hf_text.max_text_len) and were cut.",
             stacklevel=4,
         )
+    train_set = augmented(train_set, train_frame, fitted.text, fitted.schema.text_columns, fitted.config, seed)
     by = fitted.config.optim.validation_by
-    return train_set, make_dataset(tuning, fitted.schema, fitted.text, fitted.label, validation_by=by)
+    return train_set, make_dataset(tuning, fitted.schema, fitted.text, fitted.label, validation_by=by, parts=parts)
 
 
 def _looked_at(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame, train_set: Dataset) -> Fitted:
@@ -218,7 +228,9 @@ def _probe(fitted: Fitted, train_set: Dataset) -> None:
 
     assert train_set.labels is not None
     embeddings = outputs(fitted, train_set, embeddings=True)
-    probe_head(fitted.model.head.linear, embeddings, train_set.labels, fitted.label.problem_type, train_set.weights)
+    for linear, start in fitted.model.probed():
+        seen = embeddings[:, start : start + linear.in_features]
+        probe_head(linear, seen, train_set.labels, fitted.label.problem_type, train_set.weights)
 
 
 def _train(run: Run) -> Fitted:
@@ -235,7 +247,9 @@ def _train(run: Run) -> Fitted:
 
     fitted, (train_set, tuning_set), reporter = run.fitted, run.sets, run.reporter
     optim, metric = fitted.config.optim, fitted.validation_metric
-    reporter.model_table(model_size(fitted.model), f"{fitted.checkpoint.name}, {optim.peft or 'full fine-tuning'}")
+    names = " + ".join(one.name for one in fitted.checkpoints.values())
+    method = f"{names}, {optim.peft or 'full fine-tuning'}" if names else "no pretrained weights"
+    reporter.model_table(model_size(fitted.model), method)
     plan = make_plan(len(train_set), fitted.config)
     evaluate = Validation(fitted, tuning_set, reporter.info)
     states = BestStates(run.work.folder, optim.top_k, METRICS[metric].greater_is_better, fitted.device.ranks)

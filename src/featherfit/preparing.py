@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from featherfit.checkpoints import Checkpoint
     from featherfit.config.schema import Config
+    from featherfit.data.parts import PartProcessor
     from featherfit.data.processors.label import LabelProcessor
+    from featherfit.data.processors.notext import NoText
     from featherfit.data.processors.text import TextProcessor
     from featherfit.data.schema import Schema
     from featherfit.planning.plan import Plan
@@ -50,12 +52,14 @@ class Prepared:
     config: Config
     schema: Schema
     label: LabelProcessor
-    text: TextProcessor
-    checkpoint: Checkpoint
+    text: TextProcessor | NoText
+    checkpoint: Checkpoint | None
     device: Device
     metrics: tuple[str, str]
     train_frame: pd.DataFrame
     tuning: pd.DataFrame
+    parts: dict[str, PartProcessor]
+    further: dict[str, Checkpoint]
     rejected: pd.DataFrame | None = None
 
 
@@ -100,9 +104,9 @@ def prepare(
     Raises:
         FeatherfitError: Anything wrong with settings, tables or checkpoint.
     """
-    from featherfit.checkpoints import resolve_checkpoint
+    from featherfit.data.modalities import columns_by_encoder
+    from featherfit.data.processors.fitting import fit_parts, text_processor
     from featherfit.data.processors.label import LabelProcessor
-    from featherfit.data.processors.text import TextProcessor
     from featherfit.data.schema import infer_schema
     from featherfit.training.device import device_of_fit
 
@@ -116,7 +120,12 @@ def prepare(
         eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
     )
     reporter.info(schema.problem_reason)
-    _tell_ignored(schema)
+    columns = columns_by_encoder(schema, config)
+    _tell_unread(schema, config, reporter)
+    _tell_idle(columns, config, reporter)
+    if "hf_text" not in columns or len(columns) > 1:
+        for encoder, own in columns.items():
+            reporter.info(f"{encoder} reads {', '.join(f'{name} ({schema.columns[name]})' for name in own)}.")
     metrics = _metrics(request, schema.problem_type)
     train_frame, held = split(request, schema, frame, tuning)
     assert schema.problem_type is not None
@@ -126,16 +135,28 @@ def prepare(
         config.data.pos_label,
         config.data.label.numerical_preprocessing,
     )
-    if tuning is not None:
-        held, rejected = without_odd_rows(request, held, "tuning_data", schema.text_columns, label, rejected)
     device = device_of_fit(config)
-    checkpoint = resolve_checkpoint(config.model.hf_text.checkpoint_name)
-    reporter.info(
-        f"Checkpoint {checkpoint.name} from {checkpoint.source} on {device.place.type}{device.ranks.told}"
-        + (f": {checkpoint.note}" if checkpoint.note else ".")
-    )
-    text = TextProcessor.from_checkpoint(checkpoint, schema.text_columns, config.model.hf_text)
-    return Prepared(config, schema, label, text, checkpoint, device, metrics, train_frame, held, rejected)
+    checkpoints = _checkpoints(columns, config)
+    for one in checkpoints.values():
+        told = f"Checkpoint {one.name} from {one.source} on {device.place.type}{device.ranks.told}"
+        reporter.info(f"{told}: {one.note}" if one.note else f"{told}.")
+    parts = fit_parts(train_frame, columns, schema, config, checkpoints)
+    if tuning is not None:
+        texts = columns.get("hf_text", [])
+        held, rejected = without_odd_rows(request, held, "tuning_data", texts, label, rejected, parts.values())
+    checkpoint = checkpoints.pop("hf_text", None)
+    text = text_processor(checkpoint, columns.get("hf_text", []), schema, config)
+    return Prepared(
+        config, schema, label, text, checkpoint, device, metrics, train_frame, held, parts, checkpoints, rejected
+    )  # fmt: skip
+
+
+def _checkpoints(columns: Mapping[str, Any], config: Config) -> dict[str, Checkpoint]:
+    """The pretrained weights of the encoders that find columns, by their name."""
+    from featherfit.checkpoints import resolve_checkpoint
+
+    names = {"hf_text": config.model.hf_text.checkpoint_name, "timm_image": config.model.timm_image.checkpoint_name}
+    return {encoder: resolve_checkpoint(names[encoder]) for encoder in columns if encoder in names}
 
 
 def _trainable(request: FitRequest, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
@@ -157,6 +178,7 @@ def without_odd_rows(
     columns: list[str],
     label: LabelProcessor,
     rejected: pd.DataFrame | None,
+    parts: Iterable[PartProcessor] = (),
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """A table without the rows that cannot be processed, if that was asked for, and all rows that are left out so far.
 
@@ -167,6 +189,7 @@ def without_odd_rows(
         columns: Text columns.
         label: Which labels there are.
         rejected: Rows of other tables that are left out.
+        parts: Processors of columns that are read otherwise.
     """
     import pandas as pd
 
@@ -174,7 +197,7 @@ def without_odd_rows(
 
     if request.on_error == "raise":
         return frame, rejected
-    rows = screen(frame, columns, request.label, label)
+    rows = screen(frame, columns, request.label, label, parts)
     listed = left_out(rows, name)
     return rows.frame, listed if rejected is None else pd.concat([rejected, listed], ignore_index=True)
 
@@ -205,7 +228,9 @@ def keep_within_budget(ready: Prepared, reporter: Reporter, *, may_checkpoint: b
         )
     if ready.device.place.type == "cpu":
         return_freed_memory()
-    task = task_of(config, ready.checkpoint, ready.device, ready.label, ready.text, ready.train_frame)
+    task = task_of(
+        config, ready.checkpoint, ready.device, ready.label, ready.text, ready.train_frame, ready.parts, ready.further
+    )
     choice, differs = within_budget(task, may_checkpoint=may_checkpoint)
     if config.env.per_gpu_batch_size == "auto":  # for prediction, and whoever loads the artifact
         config = replace(config, env=replace(config.env, per_gpu_batch_size=max(1, choice.tokens // task.longest)))
@@ -239,7 +264,16 @@ def plan_fit(request: FitRequest, reporter: Reporter, base: Config | None, *, st
     from featherfit.planning.task import task_of
 
     ready = prepare(request, config, frame, tuning, reporter)
-    task = task_of(ready.config, ready.checkpoint, ready.device, ready.label, ready.text, ready.train_frame)
+    task = task_of(
+        ready.config,
+        ready.checkpoint,
+        ready.device,
+        ready.label,
+        ready.text,
+        ready.train_frame,
+        ready.parts,
+        ready.further,
+    )
     return plan_run(task, standalone=standalone)
 
 
@@ -261,15 +295,34 @@ def _check_arguments(request: FitRequest) -> None:
         raise ConfigError(problems)
 
 
-def _tell_ignored(schema: Any) -> None:
-    idle = [name for name in schema.ignored if schema.columns[name] != "null"]
+def _tell_unread(schema: Schema, config: Config, reporter: Reporter) -> None:
+    from featherfit.data.modalities import unread
+
+    for name in unread(schema, config):
+        if schema.columns[name] == "null":
+            reporter.info(f"{schema.reasons[name]} It is not used.")
+    idle = [name for name in unread(schema, config) if schema.columns[name] != "null"]
     if idle:
         shown = ", ".join(f"{name!r} ({schema.columns[name]})" for name in idle)
         warnings.warn(
-            f"Columns {shown} are not used: this version models text columns. To read them as text, pass "
-            f"column_types={dict.fromkeys(idle, 'text')!r}.",
+            f"Columns {shown} are not used: model.names={config.model.names!r} has nothing that reads them. To read them as "
+            f"text, pass column_types={dict.fromkeys(idle, 'text')!r}.",
             stacklevel=6,
         )
+
+
+def _tell_idle(columns: Mapping[str, Any], config: Config, reporter: Reporter) -> None:
+    """Says which settings have no effect with this table, of those that are not at their default."""
+    from featherfit.config.dotted import to_flat
+    from featherfit.config.schema import ENCODERS, FUSIONS, Config
+
+    idle = [f"model.{name}." for name in ENCODERS if name not in columns and name in config.model.names]
+    idle += [] if len(columns) > 1 else [*(f"model.{name}." for name in FUSIONS), "data.modality_dropout"]
+    usual, now = to_flat(Config()), to_flat(config)
+    for key in now:
+        # A checkpoint may come from a preset.
+        if key.startswith(tuple(idle)) and now[key] != usual[key] and key != "model.hf_text.checkpoint_name":
+            reporter.info(f"{key} has no effect: the table has columns for {' and '.join(columns)} only.")
 
 
 def _metrics(request: FitRequest, problem_type: Any) -> tuple[str, str]:

@@ -76,7 +76,7 @@ def _facts(fitted: Fitted, sets: tuple[Dataset, Dataset]) -> dict[str, Any]:
         **rows,
         "text_columns": list(fitted.schema.text_columns),
         "labels": fitted.label.to_json(),
-        "checkpoint": fitted.checkpoint.fingerprint,
+        "checkpoint": " ".join(one.fingerprint for one in fitted.checkpoints.values()),
         "processes": fitted.device.ranks.world,
     }
     return json.loads(json.dumps(facts))

@@ -289,7 +289,7 @@ class Serving:
         fitted, table = self._serving(), load_table(data, name="data")
         if on_error == "raise":
             return all_rows(table)
-        rows = screen(table, fitted.text.columns, label, None if label is None else fitted.label)
+        rows = screen(table, fitted.text.columns, label, None if label is None else fitted.label, fitted.parts.values())
         self._rejected = rows.rejected
         warn_of_rejections(rows.set_aside, len(table))
         return rows

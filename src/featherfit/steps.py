@@ -121,7 +121,7 @@ def _train_on(run: Run, plan: Any, states: BestStates, evaluate: Callable[[], fl
         fitted.config,
         problem_type=fitted.label.problem_type,
         pad_id=fitted.text.pad_id,
-        longest=fitted.text.max_len or int(train_set.rows.lengths.max()),
+        longest=train_set.longest(fitted.text.max_len),
         device=fitted.device,
         evaluate=evaluate,
         seed=run.request.seed,

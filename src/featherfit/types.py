@@ -13,8 +13,45 @@ if TYPE_CHECKING:
     import torch
 
 ProblemType = Literal["binary", "multiclass", "regression"]
-ColumnType = Literal["text", "numerical", "categorical", "datetime", "identifier", "null"]
+ColumnType = Literal[
+    "text",
+    "numerical",
+    "categorical",
+    "boolean",
+    "datetime",
+    "identifier",
+    "null",
+    "image_path",
+    "image_bytearray",
+    "image_base64_str",
+    "image",
+    "document_image",
+]
 PoolingMode = Literal["cls", "mean", "last"]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How the rows of a batch are mixed in pairs.
+
+    Attributes:
+        order: Partner of each row, (B,) int64.
+        share: What every row keeps of itself, 0 to 1, (B,) float32.
+        done: Encoders whose inputs are mixed already; of the others, what they give is.
+    """
+
+    order: torch.Tensor
+    share: torch.Tensor
+    done: frozenset[str] = frozenset()
+
+    def to(self, device: torch.device | str) -> Mix:
+        """The same on `device`."""
+        return Mix(self.order.to(device), self.share.to(device), self.done)
+
+    def __call__(self, values: torch.Tensor) -> torch.Tensor:
+        """Values of rows (B, ...), mixed."""
+        share = self.share.view(-1, *[1] * (values.dim() - 1))
+        return values * share + values[self.order] * (1 - share)
 
 
 @dataclass(frozen=True)
@@ -28,6 +65,8 @@ class Batch:
         labels: Class ids (B,) int64, or scaled targets (B,) float32, or None at prediction.
         weights: Weight of each row in the loss, (B,) float32, or None for equal weights.
         rows: Position of each row in the table, (B,) int64.
+        parts: What the encoders beside `hf_text` read, by their name and the tensor's. Where a model reads no text, L is 0.
+        mix: How rows are mixed, in training; None where they are not.
     """
 
     input_ids: torch.Tensor
@@ -36,6 +75,8 @@ class Batch:
     labels: torch.Tensor | None
     weights: torch.Tensor | None
     rows: torch.Tensor
+    parts: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+    mix: Mix | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`."""
@@ -50,6 +91,8 @@ class Batch:
             move(self.labels),
             move(self.weights),
             self.rows.to(device),
+            {part: {name: tensor.to(device) for name, tensor in of.items()} for part, of in self.parts.items()},
+            None if self.mix is None else self.mix.to(device),
         )
 
     def __len__(self) -> int:

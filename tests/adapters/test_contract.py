@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 from tiny_models import TINY, shaken, tiny_batch, tiny_model
+from tiny_vision import TINY_VISION, image_batch, tiny_vision_model
 
 from featherfit.adapters.apply import apply_adapters, merge_adapters
 from featherfit.adapters.base import Adapter
@@ -15,6 +16,7 @@ from featherfit.adapters.state import load_trainable_state, trainable_state
 from featherfit.config.schema import PEFT_METHODS, LoraConfig, OptimConfig
 from featherfit.errors import TargetError
 from featherfit.models.build import MultiModalModel
+from featherfit.types import Batch
 
 WITHOUT_BIAS = {"modernbert", "eurobert", "llama", "mistral", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3"}
 BIAS_FIT = {(model_type, "bit_fit") for model_type in WITHOUT_BIAS}
@@ -22,13 +24,37 @@ CASES = [
     (model_type, method, "automm") for model_type in TINY for method in METHODS if (model_type, method) not in BIAS_FIT
 ]
 CASES += [(model_type, method, "paper") for model_type in TINY for method in ("ia3", "ia3_lora")]
-BATCH = tiny_batch()
+# One of each pair that transformers builds of the same modules; every method on one family of each kind, and a method of each
+# kind on every family.
+VISION = [name for name in TINY_VISION if name not in ("deit", "dinov2_with_registers", "mobilenet_v1")]
+KINDS = ("vit", "swin", "convnext", "efficientnet")
+CASES += [
+    (model_type, method, "automm")
+    for model_type in VISION
+    for method in (METHODS if model_type in KINDS else ("norm_fit", "lora_bias", "ia3_bias", "dora"))
+]
+CASES += [
+    (model_type, method, filter)
+    for model_type in VISION
+    for method, filter in (("ia3", "paper"), ("lora", "all-linear"))
+]
+BATCHES = {"text": tiny_batch(), "image": image_batch()}
 
 every_case = pytest.mark.parametrize(("model_type", "method", "filter"), CASES)
 
 
+def plain(model_type: str) -> MultiModalModel:
+    return tiny_vision_model(model_type) if model_type in TINY_VISION else tiny_model(model_type)
+
+
+def batch_of(model_type: str) -> Batch:
+    return BATCHES["image" if model_type in TINY_VISION else "text"]
+
+
 def adapted(model_type: str, method: str, filter: str = "automm") -> MultiModalModel:
-    model = tiny_model(model_type)
+    model = plain(model_type)
+    for encoder in model.pretrained().values():
+        encoder.disable_dropout()
     lora = LoraConfig(filter=filter, r=2, alpha=4) if "r" in METHODS[method].settings else LoraConfig(filter=filter)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what notes say is tested in test_apply_adapters.py
@@ -43,8 +69,9 @@ def test_the_table_of_methods_is_the_one_the_settings_allow():
 @every_case
 def test_starts_as_the_identity(model_type, method, filter):
     with torch.no_grad():
-        before = tiny_model(model_type)(BATCH)
-        torch.testing.assert_close(adapted(model_type, method, filter)(BATCH), before, rtol=0, atol=2e-6)
+        batch = batch_of(model_type)
+        before = plain(model_type)(batch)
+        torch.testing.assert_close(adapted(model_type, method, filter)(batch), before, rtol=1e-6, atol=2e-6)
 
 
 @every_case
@@ -54,7 +81,7 @@ def test_a_step_moves_what_is_its_own_and_nothing_else(model_type, method, filte
     own = trainable_state(model).keys()
     # Decay is on, so that parameters whose gradient happens to be zero (LoRA's A at the start) move as well.
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
-    model.train()(BATCH).square().sum().backward()
+    model.train()(batch_of(model_type)).square().sum().backward()
     optimiser.step()
     moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     assert moved == own
@@ -68,20 +95,24 @@ def test_a_step_moves_what_is_its_own_and_nothing_else(model_type, method, filte
 @every_case
 def test_trained_state_goes_into_a_fresh_model(model_type, method, filter):
     trained, fresh = shaken(adapted(model_type, method, filter)), adapted(model_type, method, filter)
+    batch = batch_of(model_type)
     with torch.no_grad():
-        assert not torch.equal(fresh(BATCH), trained(BATCH))
+        assert not torch.equal(fresh(batch), trained(batch))
         load_trainable_state(fresh, trainable_state(trained))
-        torch.testing.assert_close(fresh(BATCH), trained(BATCH), rtol=0, atol=2e-6)
+        torch.testing.assert_close(fresh(batch), trained(batch), rtol=0, atol=2e-6)
 
 
 @every_case
 def test_merged_equals_unmerged(model_type, method, filter):
     model = shaken(adapted(model_type, method, filter))
+    batch = batch_of(model_type)
     with torch.no_grad():
-        unmerged = model(BATCH)
+        unmerged = model(batch)
         merge_adapters(model)
         assert not any(isinstance(module, Adapter) for module in model.modules())
-        torch.testing.assert_close(model(BATCH), unmerged, rtol=1e-4, atol=1e-4)
+        loose = 1e-3 if model_type == "mobilenet_v2" else 1e-4  # whose sixteen layers make much of rounding
+        scale = unmerged.abs().max().clamp(min=1)
+        torch.testing.assert_close(model(batch) / scale, unmerged / scale, rtol=loose, atol=loose)
 
 
 @pytest.mark.parametrize("model_type", sorted(WITHOUT_BIAS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny_models import tiny_backbone, tiny_batch, tiny_model
+from tiny_vision import TINY_VISION, image_batch, tiny_vision_backbone, tiny_vision_model
 from torch import nn
 
 from featherfit.adapters.apply import apply_adapters
@@ -19,7 +20,7 @@ RANK, ALPHA = 4, 6.0
 
 def ours(model_type: str, method: str, filter: str) -> nn.Module:
     lora = LoraConfig(filter=filter) if method == "ia3" else LoraConfig(filter=filter, r=RANK, alpha=ALPHA)
-    model = tiny_model(model_type)
+    model = tiny_vision_model(model_type) if model_type in TINY_VISION else tiny_model(model_type)
     apply_adapters(model, OptimConfig(peft=method, lora=lora), seed=0)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -27,7 +28,12 @@ def ours(model_type: str, method: str, filter: str) -> nn.Module:
             if isinstance(module, Adapter):
                 for parameter in module.parameters(recurse=False):
                     parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    return model.encoder.backbone
+    (encoder,) = model.pretrained().values()
+    return encoder.backbone
+
+
+def plain(model_type: str) -> nn.Module:
+    return tiny_vision_backbone(model_type) if model_type in TINY_VISION else tiny_backbone(model_type)
 
 
 def adapters(backbone: nn.Module) -> dict[str, Adapter]:
@@ -47,7 +53,7 @@ def theirs(model_type: str, method: str, ours: nn.Module) -> nn.Module:
             use_rslora=method == "rslora",
             use_dora=method == "dora",
         )
-    return peft.get_peft_model(tiny_backbone(model_type), config).eval()
+    return peft.get_peft_model(plain(model_type), config).eval()
 
 
 THEIR_NAMES = {
@@ -73,7 +79,7 @@ def counterparts(ours: nn.Module, theirs: nn.Module) -> list[tuple[str, nn.Param
     [("lora", "automm"), ("lora", "all-linear"), ("rslora", "automm"), ("dora", "automm"), ("dora", "all-linear")]
     + [("ia3", "automm"), ("ia3", "paper")],
 )
-@pytest.mark.parametrize("model_type", ["bert", "t5", "llama"])
+@pytest.mark.parametrize("model_type", ["bert", "t5", "llama", "vit", "swin", "convnext", "efficientnet"])
 @pytest.mark.filterwarnings("ignore")  # peft's advice on its own settings
 def test_same_outputs_and_gradients(model_type, method, filter):
     mine = ours(model_type, method, filter)
@@ -85,9 +91,11 @@ def test_same_outputs_and_gradients(model_type, method, filter):
     assert sum(p.numel() for p in reference.parameters() if p.requires_grad) == sum(p.numel() for _, p, _ in pairs)
 
     inputs = {"input_ids": BATCH.input_ids, "attention_mask": BATCH.attention_mask}
+    if model_type in TINY_VISION:
+        inputs = {"pixel_values": image_batch().parts["timm_image"]["pixels"]}
     out, expected = (model(**inputs).last_hidden_state for model in (mine, reference))
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
-    assert (out - tiny_backbone(model_type)(**inputs).last_hidden_state).abs().max() > 0.01
+    assert (out - plain(model_type)(**inputs).last_hidden_state).abs().max() > 0.01
 
     direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(0))
     for states in (out, expected):

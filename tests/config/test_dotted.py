@@ -81,6 +81,9 @@ def test_the_users_mapping_is_left_alone():
         ("model.hf_text.checkpoint_name", "null", "null"),
         ("model.names", "hf_text", ["hf_text"]),
         ("model.names", ["hf_text", "fusion_mlp"], ["hf_text", "fusion_mlp"]),
+        ("model.fusion_mlp.hidden_sizes", "64, 32", [64, 32]),
+        ("model.fusion_mlp.hidden_sizes", ["64"], [64]),
+        ("model.fusion_mlp.hidden_sizes", (64, np.int64(32)), [64, 32]),
         ("data.pos_label", "null", "null"),
         ("data.pos_label", "7", "7"),
         ("data.pos_label", 7, 7),
@@ -154,20 +157,44 @@ PEFT = ", ".join(PEFT_METHODS)
         ("optim.val_check_interval", 1.5, "above 1 it counts steps and has to be a whole number."),
         ("optim.max_steps", 0, "give a whole number of at least 1, or -1 for no limit."),
         ("model.hf_text.checkpoint_name", " ", None),
-        ("model.names", ["hf_text", 3], "give a list of hf_text, with or without fusion_mlp."),
-        ("model.names", [], "give hf_text once; fusion_mlp may stand beside it."),
-        ("model.names", ["fusion_mlp"], "give hf_text once; fusion_mlp may stand beside it."),
-        ("model.names", ["hf_text", "hf_text"], "give hf_text once; fusion_mlp may stand beside it."),
+        (
+            "model.names",
+            ["hf_text", 3],
+            "give a list of hf_text, ft_transformer, timm_image, fusion_mlp, fusion_transformer, fusion_logits.",
+        ),
+        ("model.names", [], "give each name once, and at least one encoder: hf_text, ft_transformer, timm_image."),
+        (
+            "model.names",
+            ["fusion_mlp"],
+            "give each name once, and at least one encoder: hf_text, ft_transformer, timm_image.",
+        ),
+        (
+            "model.names",
+            ["hf_text", "hf_text"],
+            "give each name once, and at least one encoder: hf_text, ft_transformer, timm_image.",
+        ),
         (
             "model.names",
             ["hf_text", "timm_image", "clip"],
-            "this version models text columns and has no timm_image, clip. Allowed: hf_text, fusion_mlp.",
+            "this version has no clip. Allowed: hf_text, ft_transformer, timm_image, fusion_mlp, fusion_transformer, fusion_logits.",
         ),
         (
             "model.names",
             ["hf-text"],
-            "this version models text columns and has no hf-text. Did you mean 'hf_text'? Allowed: hf_text, fusion_mlp.",
+            "this version has no hf-text. Did you mean 'hf_text'? Allowed: hf_text, ft_transformer, timm_image, fusion_mlp, fusion_transformer, fusion_logits.",
         ),
+        (
+            "model.names",
+            ["hf_text", "hf_text_b"],
+            "hf_text_b is a second encoder of its kind, and each is offered once. Allowed: hf_text, ft_transformer, timm_image, fusion_mlp, fusion_transformer, fusion_logits.",
+        ),
+        (
+            "model.names",
+            ["hf_text", "fusion_mlp", "fusion_logits"],
+            "give one way to join encoders, not several: fusion_mlp, fusion_transformer, fusion_logits.",
+        ),
+        ("model.fusion_mlp.hidden_sizes", [], "give a list of whole numbers from 1 to 65536, such as [128]."),
+        ("model.fusion_mlp.hidden_sizes", [1.5], "give a list of whole numbers of at least 1."),
         (
             "optim.lora.filter",
             "atention",
@@ -235,7 +262,9 @@ def test_a_huge_whole_number_is_not_finite():
         ({"foo": "x"}, "Unknown setting foo='x'. Allowed: model.*, data.*, optim.*, env.*."),
         (
             {"data.anything_else_at_all": 1},
-            "Unknown setting data.anything_else_at_all=1. Allowed: data.label.numerical_preprocessing, data.pos_label.",
+            "Unknown setting data.anything_else_at_all=1. Allowed: "
+            + ", ".join(key for key in known_keys() if key.startswith("data."))
+            + ".",
         ),
         (
             {"optim.lora": 3},

@@ -8,9 +8,22 @@ from featherfit.config.schema import DEFAULT_LR, PEFT_METHODS, Config
 KEYS = {
     "model": "names",
     "model.hf_text": """checkpoint_name pooling_mode max_text_len insert_sep text_segment_num gradient_checkpointing
-        activation_offload base_precision dropout low_cpu_mem_usage text_trivial_aug_maxscale""",
+        activation_offload base_precision dropout low_cpu_mem_usage text_trivial_aug_maxscale
+        text_aug_detect_length""",
+    "model.timm_image": """checkpoint_name pooling_mode image_size image_norm train_transforms val_transforms
+        max_image_num_per_column mix_choice use_learnable_image base_precision gradient_checkpointing activation_offload
+        dropout""",
+    "data.image": "missing_value_strategy",
+    "data.mixup": "turn_on mixup_alpha cutmix_alpha prob switch_prob mode turn_off_epoch label_smoothing",
     "data.label": "numerical_preprocessing",
-    "data": "pos_label",
+    "model.ft_transformer": """token_dim hidden_size num_blocks attention_num_heads attention_dropout residual_dropout ffn_dropout
+        ffn_hidden_size ffn_activation head_activation pooling_mode numerical_bins""",
+    "model.fusion_mlp": "hidden_sizes adapt_in_features activation dropout aux_loss_weight",
+    "model.fusion_transformer": """hidden_size num_blocks attention_num_heads attention_dropout residual_dropout ffn_dropout
+        ffn_hidden_size ffn_activation head_activation aux_loss_weight""",
+    "data": "pos_label modality_dropout",
+    "data.categorical": "minimum_cat_count maximum_num_cat convert_to_text convert_to_text_template",
+    "data.numerical": "transform scaler_with_mean scaler_with_std convert_to_text",
     "optim": """peft extra_trainable_params optim_type lr lr_choice lr_decay lr_mult lr_schedule end_lr warmup_steps
         max_epochs max_steps weight_decay gradient_clip_val gradient_clip_algorithm label_smoothing class_weights loss_func
         head_init calibration ema_decay validation_by validation_average patience val_check_interval check_val_every_n_epoch skip_final_val top_k top_k_average_method""",

@@ -67,8 +67,18 @@ def repeated(*values):
         ([7, 7, 7], "null", "same value"),
         (pd.to_datetime(["2024-01-01", "2024-01-02"]), "datetime", "datetime64"),
         ([datetime.date(2024, 1, 1), datetime.date(2024, 1, 2)], "datetime", "dates"),
-        ([True, False, True], "categorical", "bool"),
-        ([True, None, False], "categorical", "true or false"),
+        ([True, False, True], "boolean", "bool"),
+        ([True, None, False], "boolean", "true or false"),
+        (pd.array([True, None, False], dtype="boolean"), "boolean", "dtype is boolean"),
+        (pd.Categorical([True, False]), "categorical", "category"),
+        (list(range(7, 47)), "identifier", "counts the rows"),
+        (list(range(7, 20)), "numerical", "int64"),  # too few to tell
+        ([*range(39), 50], "numerical", "int64"),
+        (["2024-01-31", "2023-12-01", None], "datetime", "dates of the form ISO8601"),
+        (["May 30, 2011", "September 4, 2016"], "datetime", "%B %d, %Y"),
+        (["31/01/2024", "01/02/2024"], "datetime", "%d/%m/%Y"),
+        (["03/04/2024", "01/02/2024"] * 2, "categorical", ""),  # which is the day?
+        (["2024", "2023"], "numerical", "read as numbers"),
         (pd.Categorical(["it works well", "do not buy"]), "categorical", "category"),
         ([1.5, 2.5, None], "numerical", "float64"),
         ([1, None, 2.5], "numerical", ""),
@@ -108,7 +118,8 @@ def test_reason_is_a_sentence():
 
 
 def test_every_type_has_a_rule():
-    assert {column_type for column_type, _ in RULES} == set(COLUMN_TYPES)
+    told_by_the_user = {"document_image"}
+    assert {column_type for column_type, _ in RULES} == set(COLUMN_TYPES) - told_by_the_user
 
 
 def test_numbers_among_strings_do_not_hide_text():

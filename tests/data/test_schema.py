@@ -18,7 +18,12 @@ def test_reads_a_table(reviews):
     schema = infer_schema(reviews, "label")
     assert schema.columns == {"title": "text", "body": "text", "stars": "numerical"}
     assert schema.text_columns == ["body", "title"]
-    assert schema.ignored == ["stars"]
+    assert schema.dropped == []
+    assert schema.to_frame().iloc[2].tolist() == [
+        "stars",
+        "numerical",
+        "`stars` is numerical because its dtype is int64.",
+    ]
     assert (schema.label, schema.problem_type) == ("label", "binary")
     assert schema.reasons["stars"] == "`stars` is numerical because its dtype is int64."
     assert schema.problem_reason == "The problem is binary because the label has 2 distinct values."
@@ -126,13 +131,13 @@ def test_missing_label_names_columns(reviews):
         infer_schema(reviews, "lable")
 
 
-def test_no_text_column_lists_all():
-    frame = pd.DataFrame({"a": [1, 2, 3], "b": ["x", "y", "x"], "y": [0, 1, 0]})
+def test_no_column_of_use_lists_all():
+    frame = pd.DataFrame({"a": [1, 1, 1], "b": [["x"], ["y"], ["x"]], "y": [0, 1, 0]})
     with pytest.raises(DataError) as caught:
         infer_schema(frame, "y")
     message = str(caught.value)
-    assert "`a` is numerical because its dtype is int64." in message
-    assert "`b` is categorical because" in message
+    assert "`a` is null because every row has the same value." in message
+    assert "`b` is null because its values are list" in message
     assert "column_types={'a': 'text'}" in message
 
 

@@ -33,7 +33,7 @@ def test_counts_are_those_of_the_model_a_fit_builds(model_type, peft, tmp_path):
     architecture = architecture_of(write_checkpoint(tmp_path / "c", model_type), optim__peft=peft)
     without, built = (
         whole_model(architecture),
-        new_model(architecture.config, architecture.checkpoint, 2, 0, architecture.device),
+        new_model(architecture.config, architecture.checkpoint, {}, {}, 2, 0, architecture.device),
     )
     assert all(parameter.device.type == "meta" for parameter in without.encoder.parameters())
     assert model_size(without) == model_size(built)

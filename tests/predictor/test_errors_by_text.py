@@ -88,7 +88,7 @@ def test_empty_frame(fit):
 
 def test_all_texts_missing(fit):
     text = refusal(DataError, lambda: fit(reviews().assign(text=None)))
-    assert "No text column" in text and "`text` is null because all its values are missing" in text
+    assert "No column says anything of a row" in text and "`text` is null because all its values are missing" in text
     text = refusal(DataError, lambda: fit(reviews().assign(text=None), column_types={"text": "text"}))
     assert text == "Column 'text' is to be text, but all its values are missing."
 

@@ -227,7 +227,8 @@ class TestProblems:
         frame.insert(0, "title", reviews(60, seed=8)["text"].tolist())
         frame["price"] = np.arange(60) / 7
         with pytest.warns(UserWarning, match=r"Columns 'price' \(numerical\) are not used"):
-            predictor = quick_fit(checkpoint, tmp_path / "artifact", frame)
+            more = {"model.names": ["hf_text"]}
+            predictor = quick_fit(checkpoint, tmp_path / "artifact", frame, hyperparameters=more)
         assert predictor.column_types == {
             "title": "text",
             "text": "text",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -103,6 +104,7 @@ def test_accelerator_has_the_precision_of_each_fit():
 def test_training_attention(precision, expected):
     backbone = tiny_backbone("bert")
     backbone.set_attn_implementation("sdpa")
-    with Device(torch.device("cpu"), precision).training_attention(backbone):
+    model = SimpleNamespace(pretrained=lambda: {"hf_text": SimpleNamespace(backbone=backbone)})
+    with Device(torch.device("cpu"), precision).training_attention(model):
         assert backbone.config._attn_implementation == expected
     assert backbone.config._attn_implementation == "sdpa"

@@ -7,6 +7,7 @@ and norms that train are float32 as well, and PyTorch's layers mix the two types
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ class AdapterReport:
 def apply_adapters(model: MultiModalModel, optim: OptimConfig, *, seed: int) -> AdapterReport:
     """Places adapters and decides, once and for all, what trains. Learning rates have no say in it.
 
-    Without `optim.peft` everything trains. With it the encoder is frozen except for: the adapters; biases and norms if
+    Without `optim.peft` everything trains. With it every pretrained encoder is frozen except for: the adapters; biases and norms if
     the method asks for them; the norm after the last layer, which belongs to the head (AutoMM's depth 0); and whatever
     `optim.extra_trainable_params` names, as parameters are called in the Hugging Face model. The head always trains.
     All that trains is float32.
@@ -63,29 +64,59 @@ def apply_adapters(model: MultiModalModel, optim: OptimConfig, *, seed: int) -> 
     Raises:
         TargetError: No target found, nothing for the method to train, or more than half of the encoder would train.
     """
-    encoder = model.encoder
-    extra = _extra_parameters(encoder, optim.extra_trainable_params)
+    encoders = model.pretrained()
+    extra = _extra_parameters(encoders, optim.extra_trainable_params)
     if optim.peft is None:
         model.requires_grad_(True)
         _to_float32(model)
         return AdapterReport(0, [], _count(model))
     method = METHODS[optim.peft]
-    notes = _unused_settings(optim, method)
-    chosen, more_notes = _method_parameters(encoder, optim.peft, method)
-    targets = [] if method.adapter is None else find_targets(encoder, optim.lora)
-
-    encoder.requires_grad_(False)
-    model.head.requires_grad_(True)
-    if method.adapter is not None:
-        _inject(encoder, targets, method.adapter, optim.lora, seed)
-    for parameter in (*chosen, *_final_norm(encoder), *extra):
-        parameter.requires_grad_(True)
-    _refuse_most(encoder, optim.peft)
-    notes += more_notes + _precision_note(encoder, [*chosen, *_final_norm(encoder), *extra])
+    notes, placed = (_unused_settings(optim, method) if encoders else []), []
+    found = {name: _targets(encoder, name, encoders, optim, method) for name, encoder in encoders.items()}
+    chosen = {name: _method_parameters(encoder, optim.peft, method) for name, encoder in encoders.items()}
+    _freeze_pretrained(model)
+    for name, encoder in encoders.items():
+        targets, said = found[name]
+        if method.adapter is not None and targets:
+            _inject(encoder, targets, method.adapter, optim.lora, seed)
+        placed += [target.name if len(encoders) == 1 else f"{name}: {target.name}" for target in targets]
+        own, more = chosen[name]
+        trained = [*own, *_final_norm(encoder), *_new(encoder), *extra[name]]
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        _refuse_most(encoder, optim.peft)
+        notes += said + more + _precision_note(encoder, trained)
     _to_float32(model)
     for note in notes:
         warnings.warn(note, stacklevel=2)
-    return AdapterReport(len(targets), [target.name for target in targets], _count(model), notes)
+    return AdapterReport(len(placed), placed, _count(model), notes)
+
+
+def _freeze_pretrained(model: MultiModalModel) -> None:
+    pretrained = {id(p) for encoder in model.pretrained().values() for p in encoder.parameters()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) not in pretrained)
+
+
+def _targets(
+    encoder: TextEncoder, name: str, encoders: Mapping[str, TextEncoder], optim: OptimConfig, method: Method
+) -> tuple[list[Target], list[str]]:
+    """Layers of one encoder that get adapters. Of several encoders one may be without, which is noted."""
+    if method.adapter is None:
+        return [], []
+    try:
+        return find_targets(encoder, optim.lora), []
+    except TargetError as error:
+        if all(_has_no_targets(other, optim) for key, other in encoders.items() if key != name):
+            raise
+        return [], [f"No adapter finds a place in {name}: {error}"]
+
+
+def _has_no_targets(encoder: TextEncoder, optim: OptimConfig) -> bool:
+    try:
+        return not find_targets(encoder, optim.lora)
+    except TargetError:
+        return True
 
 
 def merge_adapters(model: nn.Module) -> None:
@@ -105,7 +136,7 @@ def no_decay(model: MultiModalModel) -> set[str]:
     Biases and relative position tables, norms, and what an adapter says starts away from zero (IA3's factors, DoRA's
     magnitudes), which decay would pull towards zero rather than towards the pretrained model.
     """
-    tables = {id(parameter) for parameter in _bias_tables(model.encoder)}
+    tables = {id(parameter) for encoder in model.pretrained().values() for parameter in _bias_tables(encoder)}
     names = set(norm_parameters(model))
     for name, module in model.named_modules():
         own = module.no_decay if isinstance(module, Adapter) else ()
@@ -147,6 +178,11 @@ def _final_norm(encoder: TextEncoder) -> list[nn.Parameter]:
     return [] if path is None else list(encoder.backbone.get_submodule(path).parameters())
 
 
+def _new(encoder: TextEncoder) -> list[nn.Parameter]:
+    """What the encoder has beside its backbone, which begins untrained, as the vector of rows without images does."""
+    return [parameter for name, parameter in encoder.named_parameters() if not name.startswith("backbone.")]
+
+
 def _bias_tables(encoder: TextEncoder) -> list[nn.Parameter]:
     """Embedding tables the family counts as biases, whether they stand in the encoder or in its layers."""
     modules = dict(encoder.backbone.named_modules())
@@ -156,19 +192,25 @@ def _bias_tables(encoder: TextEncoder) -> list[nn.Parameter]:
     return [parameter for path in paths if path in modules for parameter in modules[path].parameters()]
 
 
-def _extra_parameters(encoder: TextEncoder, patterns: list[str]) -> list[nn.Parameter]:
-    named = dict(encoder.backbone.named_parameters())
-    found: list[nn.Parameter] = []
+def _extra_parameters(encoders: Mapping[str, TextEncoder], patterns: list[str]) -> dict[str, list[nn.Parameter]]:
+    """What the patterns name in each encoder; each pattern has to name something in one of them."""
+    named = {name: dict(encoder.backbone.named_parameters()) for name, encoder in encoders.items()}
+    found: dict[str, list[nn.Parameter]] = {name: [] for name in encoders}
     for expression in compiled("optim.extra_trainable_params", patterns):
-        matches = [parameter for name, parameter in named.items() if expression.match(name)]
-        if not matches:
+        matches = {
+            encoder: [parameter for name, parameter in own.items() if expression.match(name)]
+            for encoder, own in named.items()
+        }
+        if not any(matches.values()):
+            every = [name for own in named.values() for name in own]
             raise TargetError(
                 f"optim.extra_trainable_params: {expression.pattern!r} matches no parameter."
-                f"{did_you_mean(expression.pattern, named)} Names look like {next(iter(named))!r}; start an expression "
-                "with '.*' to match anywhere."
+                f"{did_you_mean(expression.pattern, every)} Names look like {next(iter(every), 'none at all')!r}; start an "
+                "expression with '.*' to match anywhere."
             )
-        _refuse_codes(expression.pattern, matches, {id(parameter): name for name, parameter in named.items()})
-        found += matches
+        for encoder, some in matches.items():
+            _refuse_codes(expression.pattern, some, {id(p): name for name, p in named[encoder].items()})
+            found[encoder] += some
     return found
 
 

@@ -15,9 +15,10 @@ _VERDICTS: dict[type[nn.Module], bool] = {}
 def is_norm(module: nn.Module) -> bool:
     """Whether `module` normalises: it has vectors for parameters, and does not care how large its input is.
 
-    A module without children whose parameters are vectors of one size n is tried on random inputs (2, n): outputs have
-    to differ between inputs, and stay the same when the inputs are four times as large. That holds for layer norm, group
-    norm and every RMS norm. Batch norm is known by its class, since it keeps statistics. The verdict is kept per class.
+    A module without children whose parameters are vectors of one size n is tried on random inputs (2, n), or (2, n, 1, 1) if
+    it takes images: outputs have to differ between inputs, and stay the same when the inputs are four times as large. That
+    holds for layer norm, group norm and every RMS norm. Batch norm is known by its class, since it keeps statistics. The
+    verdict is kept per class.
     """
     if isinstance(module, _BATCH_NORMS):
         return True
@@ -47,10 +48,12 @@ def _ignores_scale(module: nn.Module, size: int) -> bool:
     for parameter in probe.parameters():
         parameter.copy_(torch.linspace(0.5, 1.5, size))
     # Large inputs, so that the epsilon under the root does not count.
-    x, other = 100 * torch.randn(2, 2, size, generator=torch.Generator().manual_seed(0))
+    inputs = 100 * torch.randn(2, 2, size, generator=torch.Generator().manual_seed(0))
     same = functools.partial(torch.allclose, rtol=1e-3, atol=1e-3)
-    try:
-        y, scaled, elsewhere = probe(x), probe(4 * x), probe(other)
-    except (TypeError, ValueError, RuntimeError, IndexError, NotImplementedError):
-        return False  # it does not take a single (2, n) input, as a norm of n features does
-    return isinstance(y, torch.Tensor) and same(y, scaled) and not same(y, elsewhere)
+    for x, other in (inputs, inputs[..., None, None]):
+        try:
+            y, scaled, elsewhere = probe(x), probe(4 * x), probe(other)
+        except (TypeError, ValueError, RuntimeError, IndexError, NotImplementedError):
+            continue  # it does not take a single input of this form, as a norm of n features does
+        return isinstance(y, torch.Tensor) and same(y, scaled) and not same(y, elsewhere)
+    return False

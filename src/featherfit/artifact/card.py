@@ -13,18 +13,23 @@ def model_card(fitted: Fitted, standalone: bool) -> str:
     task = f"{label.problem_type} on `{schema.label}`"
     if label.problem_type != "regression":
         task += f", classes {', '.join(map(repr, label.classes.tolist()))}"
+    needed = [
+        f"`{one.name}` has to be at hand, with fingerprint `{one.fingerprint}`" for one in fitted.checkpoints.values()
+    ]
     weights = (
         "Everything needed is in this folder."
         if standalone
-        else f"The pretrained weights are not in this folder; `{fitted.checkpoint.name}` has to be at hand, with "
-        f"fingerprint `{fitted.checkpoint.fingerprint}`."
+        else f"The pretrained weights are not in this folder; {', and '.join(needed)}."
     )
+    read = [*fitted.text.columns, *(name for part in fitted.parts.values() for name in part.columns)]
+    columns = ", ".join(f"`{name}` ({schema.columns[name]})" for name in read)
+    stands = "\n".join(f"- checkpoint: `{one.name}`" for one in fitted.checkpoints.values())
     results = "\n".join(f"- {key}: {value}" for key, value in fitted.summary.items())
     return f"""# Predictor for `{schema.label}`
 
-Made with featherfit: {task}. Reads the text columns {", ".join(f"`{name}`" for name in schema.text_columns)}.
+Made with featherfit: {task}. Reads the columns {columns}.
 
-- checkpoint: `{fitted.checkpoint.name}`
+{stands}
 - method: {fitted.config.optim.peft or "full fine-tuning"}
 - trained: {size.trainable:,} of {size.total:,} parameters
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError, model_validator
 
+from featherfit.data.column_types import IMAGE_TYPES
+from featherfit.data.dates import FORMATS
+from featherfit.data.schema import DROPPED
 from featherfit.errors import ArtifactError
 from featherfit.types import ColumnType, PoolingMode, ProblemType
 
@@ -54,12 +58,19 @@ class ConfigRecord(BaseModel):
     featherfit: str
     libraries: dict[str, str]
     standalone: bool
-    checkpoint: CheckpointRecord
-    pooling: PoolingMode
+    checkpoint: CheckpointRecord | None
+    further: dict[str, CheckpointRecord]
+    pooling: PoolingMode | None
     eval_metric: str
     validation_metric: str
     parameters: ParametersRecord
     settings: dict[str, JsonValue]
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> ConfigRecord:
+        if (self.checkpoint is None) != (self.pooling is None):
+            raise ValueError("a text encoder has both a checkpoint and a pooling, or there is none")
+        return self
 
 
 class SchemaRecord(BaseModel):
@@ -74,8 +85,8 @@ class SchemaRecord(BaseModel):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> SchemaRecord:
-        if "text" not in self.columns.values():
-            raise ValueError("no column is text")
+        if all(kind in DROPPED for kind in self.columns.values()):
+            raise ValueError("no column says anything of a row")
         if self.label in self.columns:
             raise ValueError(f"the label {self.label!r} is among the features")
         return self
@@ -112,6 +123,83 @@ class DecisionRecord(BaseModel):
     threshold: Annotated[FiniteFloat, Field(ge=0, le=1)]
 
 
+class CategoriesRecord(BaseModel):
+    """A column of categories, as `Categories`."""
+
+    model_config = _STRICT
+    column: str
+    boolean: bool
+    categories: list[str]
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> CategoriesRecord:
+        if len(set(self.categories)) < len(self.categories):
+            raise ValueError("a category stands there twice")
+        return self
+
+
+class NumbersRecord(BaseModel):
+    """A column of numbers, as `Numbers`."""
+
+    model_config = _STRICT
+    column: str
+    quantiles: Annotated[list[FiniteFloat], Field(min_length=1)]
+    transform: Literal["quantile", "standard"]
+    center: FiniteFloat
+    scale: Annotated[FiniteFloat, Field(gt=0)]
+    indicator: bool
+    edges: Annotated[list[FiniteFloat], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> NumbersRecord:
+        if sorted(self.quantiles) != self.quantiles:
+            raise ValueError("quantiles have to rise")
+        if any(after <= edge for edge, after in pairwise(self.edges)):
+            raise ValueError("edges have to rise")
+        return self
+
+
+class TimesRecord(BaseModel):
+    """A column of points in time, as `Times`."""
+
+    model_config = _STRICT
+    column: str
+    format: Literal[FORMATS] | None  # type: ignore[valid-type]
+    linear: NumbersRecord
+    cycles: list[Literal["year", "week", "day"]]
+
+
+class TableRecord(BaseModel):
+    """What reads the columns of `ft_transformer`, as `TableProcessor.to_json` gives it."""
+
+    model_config = _STRICT
+    categories: list[CategoriesRecord]
+    numbers: list[NumbersRecord]
+    times: list[TimesRecord]
+
+
+class ImagesRecord(BaseModel):
+    """What reads the columns of `timm_image`, as `ImageProcessor.to_json` gives it."""
+
+    model_config = _STRICT
+    types: Annotated[dict[str, Literal[IMAGE_TYPES]], Field(min_length=1)]  # type: ignore[valid-type]
+    settings: dict[str, JsonValue]
+    patch: Annotated[int, Field(ge=8, le=64)]
+
+
+class ProcessorsRecord(BaseModel):
+    """Fitted processors by the name of their encoder; what a model does not have is left out."""
+
+    model_config = _STRICT
+    ft_transformer: TableRecord | None = None
+    timm_image: ImagesRecord | None = None
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """What `parts_from_json` takes."""
+        records = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: record.model_dump() for name, record in records.items() if record is not None}
+
+
 class SchemaFile(BaseModel):
     """`schema.json`."""
 
@@ -120,6 +208,7 @@ class SchemaFile(BaseModel):
     label: LabelRecord
     decision: DecisionRecord
     constants: dict[str, str]
+    processors: ProcessorsRecord
 
     @model_validator(mode="after")
     def _agree(self) -> SchemaFile:

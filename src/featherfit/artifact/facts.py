@@ -75,6 +75,16 @@ class FittedFacts:
         kind = "numerical" if schema.problem_type == "regression" else "categorical"
         return {**schema.columns, str(schema.label): kind}
 
+    def explain_schema(self) -> pd.DataFrame:
+        """What every column of the training table was taken for: `column`, `type`, `because`, and `read_by`, the encoder that
+        reads it; empty where none does.
+        """
+        fitted = self._require()
+        table = fitted.schema.to_frame()
+        readers = {name: "hf_text" for name in fitted.text.columns}
+        readers |= {name: encoder for encoder, part in fitted.parts.items() for name in part.columns}
+        return table.assign(read_by=[readers.get(name, "") for name in table["column"]])
+
     @property
     def rejected_rows(self) -> pd.DataFrame:
         """Cells that kept rows from being processed in the last call with `on_error="report"`: `position` in the table from

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from featherfit.adapters.apply import apply_adapters
 from featherfit.checkpoints import Checkpoint
 from featherfit.config.schema import Config
 from featherfit.data.findings import DataReport
+from featherfit.data.parts import PartProcessor
+from featherfit.data.processors.image import ImageProcessor
 from featherfit.data.processors.label import LabelProcessor
+from featherfit.data.processors.notext import NoText
+from featherfit.data.processors.table import TableProcessor
 from featherfit.data.processors.text import TextProcessor
 from featherfit.data.schema import Schema
+from featherfit.errors import ConfigError
 from featherfit.evaluation.decision import UNCALIBRATED, Decision
-from featherfit.models.build import MultiModalModel, build_model
+from featherfit.models.backbone import build_backbone, build_backbone_from_config
+from featherfit.models.build import TEXT, MultiModalModel, assemble, build_text_encoder
 from featherfit.models.linear import freeze_linears, lower_precision
+from featherfit.models.tabular import TableEncoder
+from featherfit.models.vision import VisionEncoder
 from featherfit.training.device import Device
 from featherfit.training.ranks import ALONE
 from featherfit.training.sharding import shard
@@ -34,8 +44,8 @@ class Fitted:
         schema: Column types, label and problem type.
         label: Labels to numbers and back.
         text: Text columns to token ids.
-        checkpoint: The pretrained weights the model stands on.
-        model: Encoder, adapters and head.
+        checkpoint: The pretrained weights the text encoder stands on; None where no text is read.
+        model: Encoders, adapters and head.
         device: Where it runs.
         eval_metric: Metric `evaluate` computes by default.
         validation_metric: Metric that chose the weights.
@@ -44,13 +54,15 @@ class Fitted:
         summary: What training came to, as JSON values.
         data_report: What was found in the rows it was trained on; not saved.
         rejected: Rows that were left out of the last fit, if that was asked for; not saved.
+        parts: Columns of the encoders beside `hf_text` to what they read, by their name.
+        further: The pretrained weights those encoders stand on, of those that do, by their name.
     """
 
     config: Config
     schema: Schema
     label: LabelProcessor
-    text: TextProcessor
-    checkpoint: Checkpoint
+    text: TextProcessor | NoText
+    checkpoint: Checkpoint | None
     model: MultiModalModel
     device: Device
     eval_metric: str
@@ -60,6 +72,13 @@ class Fitted:
     summary: dict[str, Any] = field(default_factory=dict)
     data_report: DataReport | None = None
     rejected: pd.DataFrame | None = None
+    parts: dict[str, PartProcessor] = field(default_factory=dict)
+    further: dict[str, Checkpoint] = field(default_factory=dict)
+
+    @property
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """All pretrained weights the model stands on, by the name of their encoder."""
+        return {**({} if self.checkpoint is None else {TEXT: self.checkpoint}), **self.further}
 
     def alone(self) -> Fitted:
         """The same, to be used without the ranks it was trained with; not if they have parts of its weights."""
@@ -73,17 +92,83 @@ def outputs_of(label: LabelProcessor) -> int:
     return 1 if label.problem_type == "regression" else len(label.classes)
 
 
-def new_model(config: Config, checkpoint: Checkpoint, outputs: int, seed: int, device: Device) -> MultiModalModel:
-    """The model of a run before any training: pretrained encoder, adapters in place, fresh head.
+def new_model(
+    config: Config,
+    checkpoint: Checkpoint | None,
+    parts: Mapping[str, PartProcessor],
+    further: Mapping[str, Checkpoint],
+    outputs: int,
+    seed: int,
+    device: Device,
+) -> MultiModalModel:
+    """The model of a run before any training: pretrained encoders, adapters in place, fresh head.
+
+    Args:
+        config: All settings.
+        checkpoint: Pretrained weights of the text encoder; None where no text is read.
+        parts: Processors of the other encoders, by their name.
+        further: Their pretrained weights, of those that have some.
+        outputs: Width of the head.
+        seed: Seed of all new weights.
+        device: Where it is to run.
 
     Raises:
         CheckpointError: The weights cannot be read.
-        TargetError: The adapters' targets do not fit the encoder.
+        TargetError: The adapters' targets do not fit the encoders.
         ConfigError: A base precision that the encoder cannot have.
     """
-    form = form_of_weights(config, device)
-    pooling = config.model.hf_text.pooling_mode
-    return prepare(build_model(checkpoint, outputs=outputs, pooling=pooling, seed=seed, **form), config, seed, device)
+    encoder = None
+    if checkpoint is not None:
+        pooling = config.model.hf_text.pooling_mode
+        encoder = build_text_encoder(checkpoint, pooling=pooling, **form_of_weights(config, device))
+    others = build_others(config, parts, further, seed=seed, device=device)
+    return prepare(assemble(encoder, others, config, outputs=outputs, seed=seed), config, seed, device)
+
+
+def build_others(
+    config: Config,
+    parts: Mapping[str, PartProcessor],
+    further: Mapping[str, Checkpoint],
+    *,
+    seed: int,
+    device: Device | None,
+    pretrained: bool = True,
+) -> dict[str, nn.Module]:
+    """The encoders beside `hf_text`, by their name.
+
+    Args:
+        config: All settings.
+        parts: Their processors.
+        further: Pretrained weights of those that have some.
+        seed: Seed of new weights.
+        device: Decides how frozen weights are kept; None on the meta device, where nothing is.
+        pretrained: False builds them of their config alone, with whatever numbers.
+    """
+    made: dict[str, nn.Module] = {}
+    for name, processor in parts.items():
+        if isinstance(processor, TableProcessor):
+            made[name] = TableEncoder(processor.spec, config.model.ft_transformer, seed=seed)
+        if isinstance(processor, ImageProcessor):
+            made[name] = _image_encoder(config, further[name], device if pretrained else None)
+    return made
+
+
+def _image_encoder(config: Config, checkpoint: Checkpoint, device: Device | None) -> VisionEncoder:
+    """With pretrained weights, kept as the device has them; of its config alone where there is no device."""
+    own = config.model.timm_image
+    if device is None:
+        with torch.random.fork_rng(devices=[]):  # random weights that are nobody's
+            place = torch.get_default_device()
+            backbone = build_backbone_from_config(checkpoint.config, images=True, device=place)
+    else:
+        if own.base_precision == "float16" and device.place.type == "cpu":
+            raise ConfigError(
+                "model.timm_image.base_precision='float16' is not possible on a CPU, where float16 takes a scalar path. Use "
+                "'auto', 'bfloat16', 'int8' or 'int4'."
+            )
+        form = form_of_weights(config, replace(device, base_precision=own.base_precision))
+        backbone = build_backbone(checkpoint, images=True, **form)
+    return VisionEncoder(backbone, pooling=own.pooling_mode, learnable_missing=own.use_learnable_image)
 
 
 def form_of_weights(config: Config, device: Device) -> dict[str, Any]:
@@ -103,16 +188,20 @@ def prepare(model: MultiModalModel, config: Config, seed: int, device: Device) -
     Raises:
         TargetError: The adapters' targets do not fit the encoder.
     """
-    settings = config.model.hf_text
-    if settings.dropout == "off" or (settings.dropout == "auto" and config.optim.peft is not None):
-        model.encoder.disable_dropout()
-    if config.optim.peft is not None:
-        freeze_linears(model.encoder.backbone, copies=not device.ranks.sharded)
+    peft = config.optim.peft
+    for name, encoder in model.pretrained().items():
+        settings = getattr(config.model, name)
+        if settings.dropout == "off" or (settings.dropout == "auto" and peft is not None):
+            encoder.disable_dropout()
+        if peft is not None:
+            freeze_linears(encoder.backbone, copies=not device.ranks.sharded)
     apply_adapters(model, config.optim, seed=seed)
-    if config.optim.peft is not None:
-        lower_precision(model.encoder.backbone, device.frozen_dtype)
-    if settings.gradient_checkpointing:
-        model.encoder.enable_gradient_checkpointing(offload=settings.activation_offload)
-    if device.ranks.sharded:
-        shard(model.encoder, device.place)
+    for name, encoder in model.pretrained().items():
+        settings = getattr(config.model, name)
+        if peft is not None:
+            lower_precision(encoder.backbone, device.frozen_dtype)
+        if settings.gradient_checkpointing:
+            encoder.enable_gradient_checkpointing(offload=settings.activation_offload)
+        if device.ranks.sharded:
+            shard(encoder, device.place)
     return model.to(device.place).eval()

@@ -27,7 +27,14 @@ from featherfit.artifact.format import (
     parse_checksums,
 )
 from featherfit.artifact.headers import TensorInfo, read_header
-from featherfit.artifact.standalone import check_settings, is_settings, may_be_in_base, read_base_headers
+from featherfit.artifact.standalone import (
+    FURTHER_ENCODERS,
+    check_settings,
+    is_settings,
+    may_be_in_base,
+    of_encoder,
+    read_base_headers,
+)
 from featherfit.artifact.strict_json import MOST_BYTES, parse_object
 from featherfit.artifact.versions import upgraded
 from featherfit.errors import ArtifactError
@@ -46,6 +53,7 @@ class Opened:
         weights: The tensors that were trained.
         base: The tensors of an encoder inside it; none if there is none.
         base_config: The encoder's config, where it is inside.
+        further: Config and tensors of the other encoders inside it, by their name.
         sizes: Bytes of every file, by path in the folder.
     """
 
@@ -54,6 +62,7 @@ class Opened:
     weights: dict[str, TensorInfo]
     base: dict[str, TensorInfo]
     base_config: dict[str, Any] | None
+    further: dict[str, tuple[dict[str, Any] | None, dict[str, TensorInfo]]]
     sizes: dict[str, int]
 
     def verify(self) -> None:
@@ -110,8 +119,11 @@ def open_artifact(path: str | Path) -> Opened:
     _compare_names(folder, documents.checksums, sizes)
     for name, digest in found.items():
         _compare(folder / name, documents.checksums[name], digest)
-    base_config, base = _base(folder, sizes)
-    return Opened(folder, documents, read_header(folder / WEIGHTS), base, base_config, sizes)
+    names = frozenset(name.removeprefix(f"{BASE}/") for name in sizes if name.startswith(f"{BASE}/"))
+    base_config, base = _base(folder / BASE, names)
+    inside = {name: of_encoder(names, name) for name in FURTHER_ENCODERS}
+    further = {name: _base(folder / BASE / name, own) for name, own in inside.items() if own}
+    return Opened(folder, documents, read_header(folder / WEIGHTS), base, base_config, further, sizes)
 
 
 def _files(folder: Path) -> Iterator[tuple[str, int]]:
@@ -165,15 +177,14 @@ def _read(file: Path, size: int) -> bytes:
         raise ArtifactError(f"{file} cannot be read: {error}.") from None
 
 
-def _base(folder: Path, sizes: Mapping[str, int]) -> tuple[dict[str, Any] | None, dict[str, TensorInfo]]:
-    """Config and tensors of the encoder inside."""
-    names = frozenset(name.removeprefix(f"{BASE}/") for name in sizes if name.startswith(f"{BASE}/"))
+def _base(folder: Path, names: frozenset[str]) -> tuple[dict[str, Any] | None, dict[str, TensorInfo]]:
+    """Config and tensors of an encoder inside, whose files are right in `folder`."""
     config = None
     for name in sorted(filter(is_settings, names)):
-        file = folder / BASE / name
-        settings = check_settings(name, _read(file, sizes[f"{BASE}/{name}"]), str(file), names)
+        file = folder / name
+        settings = check_settings(name, _read(file, _size(file)), str(file), names)
         config = settings if name == CONFIG else config
-    return config, read_base_headers(folder / BASE, names)
+    return config, read_base_headers(folder, names)
 
 
 def _compare_names(folder: Path, recorded: Mapping[str, str], sizes: Mapping[str, int]) -> None:

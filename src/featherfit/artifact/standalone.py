@@ -1,5 +1,7 @@
 """`base/` of an artifact: the encoder and tokenizer of one that stands alone. Which files it may hold, and what they must not say.
 
+The text encoder's files are right in it; those of another encoder are in `base/<its name>/`.
+
 Third parties' code reads these files. So nothing may be there that could make it run code, open another file or fetch one.
 """
 
@@ -12,7 +14,14 @@ from typing import Any
 
 from featherfit.artifact.headers import TensorInfo, read_header
 from featherfit.artifact.strict_json import parse_object
-from featherfit.checkpoints.layout import CONFIG, FAST_TOKENIZER, POOLING, TOKENIZER_SETTINGS, VOCABULARIES
+from featherfit.checkpoints.layout import (
+    CONFIG,
+    FAST_TOKENIZER,
+    IMAGE_PROCESSOR,
+    POOLING,
+    TOKENIZER_SETTINGS,
+    VOCABULARIES,
+)
 from featherfit.errors import ArtifactError
 
 INDEX = "model.safetensors.index.json"
@@ -20,6 +29,10 @@ WHOLE = "model.safetensors"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors\Z")
 _NAMES = frozenset((CONFIG, POOLING, FAST_TOKENIZER, INDEX, WHOLE, *VOCABULARIES, *TOKENIZER_SETTINGS))
 _SETTINGS = (CONFIG, POOLING, INDEX, *TOKENIZER_SETTINGS)
+_FURTHER = frozenset((CONFIG, INDEX, WHOLE, IMAGE_PROCESSOR))
+
+FURTHER_ENCODERS = ("timm_image",)
+"""Encoders beside the text encoder that have pretrained weights."""
 
 MOST_NUMBER = 1 << 21
 """Of a whole number in the encoder's config: above any vocabulary or length there is. Sizes of real weights are compared later."""
@@ -41,7 +54,15 @@ FOREIGN = frozenset(
 
 def may_be_in_base(name: str) -> bool:
     """Whether `name`, relative to `base/`, is of a file that an artifact may hold there."""
+    encoder, _, own = name.partition("/")
+    if encoder in FURTHER_ENCODERS:
+        return own in _FURTHER or _SHARD.match(own) is not None
     return name in _NAMES or _SHARD.match(name) is not None
+
+
+def of_encoder(names: frozenset[str], encoder: str) -> frozenset[str]:
+    """Names in the folder of another encoder, relative to that."""
+    return frozenset(name.removeprefix(f"{encoder}/") for name in names if name.startswith(f"{encoder}/"))
 
 
 def is_foreign(key: str, value: Any) -> bool:
@@ -94,7 +115,7 @@ def check_settings(name: str, content: bytes, where: str, present: frozenset[str
 
 def is_settings(name: str) -> bool:
     """Whether this file of `base/` is one of the small JSON files."""
-    return name in _SETTINGS
+    return name in (*_SETTINGS, IMAGE_PROCESSOR)
 
 
 def read_base_headers(base: Path, names: frozenset[str]) -> dict[str, TensorInfo]:

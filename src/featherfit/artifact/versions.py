@@ -4,6 +4,7 @@
 |---|---|
 | 1 | checksums stood in config.json under `files`, which covered neither config.json nor metrics.json; logits were read as they come |
 | 2 | checksums stand in SHA256SUMS and cover all that predictions depend on; schema.json has `decision` and `constants` |
+| 3 | several encoders: config.json has `further` checkpoints, schema.json has `processors`; both may be empty |
 
 To change the format: raise `FORMAT_VERSION`, and add to `UPGRADES` what brings the format before to it.
 """
@@ -34,7 +35,19 @@ def _from_1(state: State) -> State:
     return {**state, "config": config, "schema_file": schema_file, "checksums": checksums}
 
 
-UPGRADES: dict[int, Callable[[State], State]] = {1: _from_1}
+def _from_2(state: State) -> State:
+    # There was text and nothing else, and settings of the encoders that came since have their defaults: of `model.names` those
+    # are more than there were.
+    settings = {"model.names": ["hf_text"], **_mapping(state["config"].get("settings"))}
+    config = {"further": {}, **state["config"], "settings": settings, "format_version": 3}
+    return {**state, "config": config, "schema_file": {"processors": {}, **state["schema_file"]}}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+UPGRADES: dict[int, Callable[[State], State]] = {1: _from_1, 2: _from_2}
 """By the format they take; what they return is of the next."""
 
 

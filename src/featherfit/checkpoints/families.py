@@ -1,5 +1,7 @@
 """What differs between families of text models: a checkpoint's `model_type` goes in, a `Family` comes out. Data only.
 
+Those of image models are in `vision.py`.
+
 Module names are relative to one transformer layer and compared whole, never by substring. For an architecture that is
 not listed, `family_of` works out the layers from the model itself where it can (`models/generic.py` does that) and the
 caller has to name adapter targets by regular expression.
@@ -14,11 +16,12 @@ from featherfit.types import PoolingMode
 
 @dataclass(frozen=True)
 class Family:
-    """Names inside one family of pretrained text models.
+    """Names inside one family of pretrained models.
 
     Attributes:
         model_types: The `model_type` values of Hugging Face configs that belong here.
-        layers: Path of the module list that holds the transformer layers.
+        layers: Path of the module list that holds the layers. In image models `*` stands for every child, as in
+            `encoder.layers.*.blocks`, where the layers stand in stages.
         query, key, value, out: Attention projections, relative to a layer. A fused projection stands under all three
             of query, key and value.
         up: First feed-forward projections (all of them where the unit is gated).
@@ -35,6 +38,8 @@ class Family:
         packs: True where rows can stand one after another without padding: the model takes positions from outside and
             leaves attention to an attention implementation.
         first_position: Number of a row's first token among the positions; None where it follows the padding token's id.
+        pooler: True where the vector of an image is what the model's own pooler gives, not `pooling`.
+        tower: Of a model for images and text, the part of its config that describes the image encoder.
     """
 
     model_types: tuple[str, ...]
@@ -55,6 +60,8 @@ class Family:
     first_position: int | None = 0
     activation: str | None = None
     beyond_float16: tuple[str, ...] = ()
+    pooler: bool = False
+    tower: str | None = None
 
     def target_set(self, name: str) -> tuple[str, ...] | None:
         """Module names, relative to a layer, of the named set; None for `all-linear`, which takes every linear.

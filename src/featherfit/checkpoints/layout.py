@@ -1,14 +1,14 @@
 """The files of a checkpoint folder: a folder, or a repository's list of files, goes in; what is read of it comes out.
 
-A checkpoint folder has a `config.json`, weights, the tokenizer's vocabulary and, where it was trained with
-sentence-transformers, `1_Pooling/config.json`.
+A checkpoint folder has a `config.json`, weights, what turns data into numbers (the vocabulary of a text model's tokenizer, an
+image model's `preprocessor_config.json`) and, where it was trained with sentence-transformers, `1_Pooling/config.json`.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,10 @@ VOCABULARIES = (
     "vocab.txt",
 )
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
+IMAGE_PROCESSOR = "preprocessor_config.json"
+PROCESSOR = "processor_config.json"
+TIMM = "timm"
+"""What stands for `model_type` where a config is timm's."""
 
 _POOLING_FLAGS: dict[str, PoolingMode] = {
     "pooling_mode_cls_token": "cls",
@@ -64,23 +68,39 @@ def missing_parts(folder: Path) -> list[str]:
     if not weights:
         missing.append(f"weights ({WEIGHTS[0]} or {WEIGHTS[2]})")
     missing += [name for name in weights if not (folder / name).is_file()]
-    # A byte-level tokenizer has settings and no vocabulary.
-    if not vocabulary_files(folder) and not (folder / TOKENIZER_SETTINGS[0]).is_file():
-        missing.append(f"tokenizer files ({FAST_TOKENIZER}, or the vocabulary it is made from)")
+    # A byte-level tokenizer has settings and no vocabulary, and timm's settings for images are in the config.
+    settings = (TOKENIZER_SETTINGS[0], IMAGE_PROCESSOR, PROCESSOR)
+    prepared = bool(vocabulary_files(folder)) or any((folder / name).is_file() for name in settings)
+    if not prepared and not _is_of_timm(folder / CONFIG):
+        missing.append(
+            f"tokenizer files ({FAST_TOKENIZER}, or the vocabulary it is made from), or an image model's {IMAGE_PROCESSOR}"
+        )
     return missing
 
 
+def is_timm(config: Mapping[str, Any]) -> bool:
+    """Whether this is the `config.json` of a timm model, which has an architecture of timm's and no `model_type`."""
+    return "model_type" not in config and isinstance(config.get("architecture"), str)
+
+
+def _is_of_timm(config: Path) -> bool:
+    try:
+        return config.is_file() and is_timm(read_json(config))
+    except CheckpointError:
+        return False
+
+
 def files_to_download(names: Iterable[str]) -> list[str]:
-    """Of a repository's files, those a text checkpoint consists of.
+    """Of a repository's files, those a checkpoint consists of.
 
     Args:
         names: Paths inside the repository.
 
     Returns:
-        Config, tokenizer, pooling and weights: safetensors, or `pytorch_model*.bin` where there are no safetensors.
+        Config, tokenizer, settings for images, pooling and weights: safetensors, or `pytorch_model*.bin` where there are no safetensors.
     """
     names = set(names)
-    wanted = names & {CONFIG, POOLING, FAST_TOKENIZER, *VOCABULARIES, *TOKENIZER_SETTINGS}
+    wanted = names & {CONFIG, POOLING, IMAGE_PROCESSOR, PROCESSOR, FAST_TOKENIZER, *VOCABULARIES, *TOKENIZER_SETTINGS}
     for stem, suffix in (("model", ".safetensors"), ("pytorch_model", ".bin")):
         whole, index = f"{stem}{suffix}", f"{stem}{suffix}.index.json"
         if whole in names:

@@ -9,6 +9,7 @@ from pathlib import Path
 from featherfit.checkpoints import hub
 from featherfit.checkpoints.families import family_of
 from featherfit.checkpoints.layout import CONFIG, missing_parts, read_json, vocabulary_files, weight_files
+from featherfit.checkpoints.vision import vision_family_of
 from featherfit.checkpoints.wheels import WHEELS, wheel_for
 from featherfit.errors import CheckpointError
 
@@ -37,7 +38,7 @@ class AvailableCheckpoint:
 
 
 def available_checkpoints() -> list[AvailableCheckpoint]:
-    """Checkpoints in wheels, installed or not, and complete text models in the hub cache. Never asks the network."""
+    """Checkpoints in wheels, installed or not, and complete text and image models in the hub cache. Never asks the network."""
     return [*_in_wheels(), *_in_hub_cache()]
 
 
@@ -64,12 +65,13 @@ def _in_wheels() -> Iterator[AvailableCheckpoint]:
 def _in_hub_cache() -> Iterator[AvailableCheckpoint]:
     for name in hub.cached_names():
         for snapshot in hub.cached_snapshots(name):
-            kind = _text_model(snapshot.folder)
+            kind = _model_type(snapshot.folder)
             if kind is None:
                 continue
             wheel = wheel_for(name)
             files = [*weight_files(snapshot.folder), *vocabulary_files(snapshot.folder)]
-            known = "" if family_of(kind) else "; adapter targets have to be named by regular expression"
+            listed = family_of(kind) or vision_family_of(kind)
+            known = "" if listed else "; adapter targets have to be named by regular expression"
             yield AvailableCheckpoint(
                 name=name,
                 aliases=wheel.names[1:] if wheel else (),
@@ -82,8 +84,8 @@ def _in_hub_cache() -> Iterator[AvailableCheckpoint]:
             break
 
 
-def _text_model(folder: Path) -> str | None:
-    """The `model_type` of a complete checkpoint with a tokenizer, or None for anything else in the cache."""
+def _model_type(folder: Path) -> str | None:
+    """The `model_type` of a complete checkpoint of text or images, or None for anything else in the cache."""
     try:
         model_type = read_json(folder / CONFIG).get("model_type") if not missing_parts(folder) else None
     except CheckpointError:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from featherfit.checkpoints import hub
 from featherfit.checkpoints.fingerprints import fingerprint as fingerprint_of
-from featherfit.checkpoints.layout import CONFIG, missing_parts, read_json, read_pooling
+from featherfit.checkpoints.layout import CONFIG, TIMM, is_timm, missing_parts, read_json, read_pooling
 from featherfit.checkpoints.listing import available_checkpoints, known_names
 from featherfit.checkpoints.wheels import canonical_name, convert_wheel, wheel_for
 from featherfit.errors import CheckpointError, did_you_mean
@@ -43,7 +43,7 @@ class Checkpoint:
 
     @property
     def model_type(self) -> str:
-        """The architecture, in the words of transformers."""
+        """The architecture, in the words of transformers; `timm` for all of timm's."""
         return self.config["model_type"]
 
     @property
@@ -69,8 +69,12 @@ def read_checkpoint(folder: str | Path, *, name: str, source: Source, note: str 
     if missing:
         raise CheckpointError(f"The checkpoint in {folder} is not complete. It lacks: {'; '.join(missing)}.")
     config = read_json(folder / CONFIG)
+    if is_timm(config):
+        config = {"model_type": TIMM, **config}
     if not isinstance(config.get("model_type"), str):
-        raise CheckpointError(f"{folder / CONFIG} names no model_type, so it is not the config of a text model.")
+        raise CheckpointError(
+            f"{folder / CONFIG} names no model_type, so it is not the config of a text or image model."
+        )
     return Checkpoint(name, folder, source, fingerprint_of(folder), config, note)
 
 
@@ -195,7 +199,7 @@ def _not_found(name: str, misses: list[str], wanted: str | None) -> str:
 
 
 def _ways(name: str) -> list[str]:
-    folder = "a folder with config.json, model.safetensors and the tokenizer's files"
+    folder = "a folder with config.json, model.safetensors and the tokenizer's files (or preprocessor_config.json)"
     if is_path(name):
         return [f"give the path of {folder}"]
     ways = []

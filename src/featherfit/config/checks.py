@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from featherfit.config.compat import ANY_OTHER, REFUSED_VALUES
 from featherfit.config.keys import KeyInfo
-from featherfit.config.schema import NAMED_TARGETS
+from featherfit.config.schema import ENCODERS, FUSIONS, NAMED_TARGETS
 from featherfit.config.text import read_bytes, read_value
 from featherfit.errors import ConfigError, did_you_mean
 
@@ -73,20 +73,40 @@ def contradictions(flat: Mapping[str, Any]) -> list[str]:
     accelerator, gpus = flat.get("env.accelerator"), flat.get("env.num_gpus")
     if (accelerator == "gpu" and gpus == 0) or (accelerator == "cpu" and gpus is not None and gpus > 0):
         problems.append(f"env.accelerator={accelerator!r} contradicts env.num_gpus={gpus}. Drop one of them.")
-    if flat.get("model.hf_text.activation_offload") and not flat.get("model.hf_text.gradient_checkpointing"):
-        problems.append(
-            "model.hf_text.activation_offload=True moves what gradient checkpointing keeps, and "
-            "model.hf_text.gradient_checkpointing is False. Set both to True, or neither."
-        )
+    for block in ("model.hf_text", "model.timm_image"):
+        problems += _of_encoder(flat, block)
+    if (
+        flat.get("data.mixup.turn_on")
+        and flat.get("data.mixup.mixup_alpha") == flat.get("data.mixup.cutmix_alpha") == 0
+    ):
+        problems.append("data.mixup.turn_on=True, but mixup_alpha and cutmix_alpha are both 0. Set one above 0.")
     if flat.get("optim.validation_average", "macro") != "macro" and flat.get("optim.validation_by") is None:
         problems.append(
             f"optim.validation_average={flat['optim.validation_average']!r} averages slices, and optim.validation_by does not "
             "say by which column. Set it too, such as to 'language'."
         )
-    kept = flat.get("model.hf_text.base_precision", "auto")
+    names = flat.get("model.names", ["hf_text"])
+    for kind in ("categorical", "numerical"):
+        if flat.get(f"data.{kind}.convert_to_text") and "hf_text" not in names:
+            problems.append(
+                f"data.{kind}.convert_to_text=True gives columns to the text encoder, and model.names={names!r} has none. Add "
+                "hf_text, or leave convert_to_text out."
+            )
+    return problems
+
+
+def _of_encoder(flat: Mapping[str, Any], block: str) -> list[str]:
+    """The same of a pretrained encoder's block."""
+    problems = []
+    if flat.get(f"{block}.activation_offload") and not flat.get(f"{block}.gradient_checkpointing"):
+        problems.append(
+            f"{block}.activation_offload=True moves what gradient checkpointing keeps, and "
+            f"{block}.gradient_checkpointing is False. Set both to True, or neither."
+        )
+    kept = flat.get(f"{block}.base_precision", "auto")
     if kept not in ("auto", "float32") and flat.get("optim.peft", "") is None:
         problems.append(
-            f"model.hf_text.base_precision={kept!r} is for frozen weights, and with optim.peft=null all of them train. Give "
+            f"{block}.base_precision={kept!r} is for frozen weights, and with optim.peft=null all of them train. Give "
             "optim.peft a parameter-efficient method, such as 'ia3_bias', or leave base_precision out."
         )
     return problems
@@ -106,12 +126,12 @@ def _typed(info: KeyInfo, name: str, value: Any, written: bool) -> Any:
     else:
         typed = value
     try:
-        return _as_kind(info.kinds, typed)
+        return _as_kind(info.kinds, typed, info.items)
     except (TypeError, ValueError, OverflowError):
         refuse(info, name, value)
 
 
-def _as_kind(kinds: tuple[type, ...], value: Any) -> Any:
+def _as_kind(kinds: tuple[type, ...], value: Any, items: type = str) -> Any:
     """`value` as the first of the kinds that takes it without loss."""
     if value is None and type(None) in kinds:
         return None
@@ -125,9 +145,15 @@ def _as_kind(kinds: tuple[type, ...], value: Any) -> Any:
     if isinstance(value, str):
         return _only_if(str in kinds, str(value))
     if isinstance(value, (list, tuple)):
-        texts = list in kinds and all(isinstance(item, str) for item in value)
-        return _only_if(texts, [str(item) for item in value])
+        return [_as_item(items, item) for item in _only_if(list in kinds, value)]
     return _as_weights(_only_if(dict in kinds and isinstance(value, Mapping), value))
+
+
+def _as_item(kind: type, item: Any) -> Any:
+    """An item of a list as its kind; numbers may be written as text."""
+    if kind is str or not isinstance(item, str):
+        return _as_kind((kind,), plain(item))
+    return _as_kind((kind,), read_value(item, (kind,), free_text=False))
 
 
 def _as_weights(value: Mapping[Any, Any]) -> dict[str, float]:
@@ -164,13 +190,26 @@ def _in_range(info: KeyInfo, value: Any) -> bool:
 
 
 def _check_names(names: list[str]) -> str | None:
-    allowed = ("hf_text", "fusion_mlp")
+    allowed = (*ENCODERS, *FUSIONS)
     others = [name for name in names if name not in allowed]
     if others:
+        prefixed = [name for name in others if name.startswith(tuple(f"{known}_" for known in ENCODERS))]
+        if prefixed:
+            return f"{prefixed[0]} is a second encoder of its kind, and each is offered once. Allowed: {', '.join(allowed)}."
         hint = did_you_mean(others[0].lower(), allowed)
-        return f"this version models text columns and has no {', '.join(others)}.{hint} Allowed: hf_text, fusion_mlp."
-    if "hf_text" not in names or len(set(names)) < len(names):
-        return "give hf_text once; fusion_mlp may stand beside it."
+        return f"this version has no {', '.join(others)}.{hint} Allowed: {', '.join(allowed)}."
+    if len(set(names)) < len(names) or not set(names) & set(ENCODERS):
+        return f"give each name once, and at least one encoder: {', '.join(ENCODERS)}."
+    if len(set(names) & set(FUSIONS)) > 1:
+        return f"give one way to join encoders, not several: {', '.join(FUSIONS)}."
+    return None
+
+
+def _check_sizes(sizes: list[int]) -> str | None:
+    if not sizes or any(
+        isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 65_536 for size in sizes
+    ):
+        return "give a list of whole numbers from 1 to 65536, such as [128]."
     return None
 
 
@@ -246,8 +285,41 @@ def _check_state_interval(value: float | str) -> str | None:
     return None if not isinstance(value, str) or value == "auto" else "give a number of seconds of at least 0, or auto."
 
 
+_SIZING = ("resize_to_square", "resize_shorter_side", "center_crop")
+_RANDOM = ("random_resize_crop", "random_horizontal_flip", "random_vertical_flip", "trivial_augment")
+_TUNED = ("color_jitter", "affine", "randaug")
+
+
+def _check_words(words: list[str] | None, allowed: tuple[str, ...]) -> str | None:
+    """Words of AutoMM's transforms."""
+    for word in words or ():
+        name = word.partition("(")[0]
+        if word in allowed:
+            continue
+        if name in _TUNED:
+            return f"{name} is not in this version: trivial_augment shifts, shears, turns and colours, without numbers to tune."
+        if name in allowed:
+            return f"{name} has no numbers to tune; leave out what stands behind it."
+        if name in _RANDOM:
+            return f"{name} is random, so it is for model.timm_image.train_transforms."
+        return f"{word!r} is unknown.{did_you_mean(word, allowed)} Allowed: {', '.join(allowed)}."
+    return "give null for none, or at least one word." if words == [] else None
+
+
+def _check_train_words(words: list[str] | None) -> str | None:
+    return _check_words(words, (*_SIZING, *_RANDOM))
+
+
+def _check_val_words(words: list[str] | None) -> str | None:
+    return _check_words(words, _SIZING)
+
+
 _CHECKS: dict[str, Callable[[Any], str | None]] = {
+    "model.timm_image.checkpoint_name": _check_checkpoint,
+    "model.timm_image.train_transforms": _check_train_words,
+    "model.timm_image.val_transforms": _check_val_words,
     "model.names": _check_names,
+    "model.fusion_mlp.hidden_sizes": _check_sizes,
     "model.hf_text.checkpoint_name": _check_checkpoint,
     "optim.lora.filter": _check_filter,
     "optim.lora.module_filter": _check_patterns,

@@ -51,7 +51,8 @@ _DEEPSPEED = (
 
 REFUSED_VALUES: dict[str, dict[Any, str]] = {
     "model.hf_text.low_cpu_mem_usage": {ANY_OTHER: "weights are always loaded without a second copy in memory"},
-    "model.hf_text.text_trivial_aug_maxscale": {ANY_OTHER: "text augmentation is not offered"},
+    "data.image.missing_value_strategy": {"skip": "it gives a row the image of another one"},
+    "data.mixup.mode": {"pair": "each row has one partner, so batch and elem are all there is"},
     "optim.peft": {"conv_lora": "it works on the feature maps of image models"},
     "optim.optim_type": {"adafactor": "it scales each step by the size of the parameter, so optim.lr would mean less"},
     "optim.lr_schedule": {"multi_step": "AutoMM uses it for object detection only"},
@@ -77,51 +78,65 @@ class Refusal:
     harmless: tuple[Any, ...] = ()
 
 
-_NOT_TEXT = "this version models text columns, with model.hf_text"
-_NO_AUGMENTATION = "text augmentation is not offered"
-_NO_FUSION = "with a single encoder nothing is fused"
-_NO_MIXUP = "mixup is for images, and this version models text columns"
+_NOT_TEXT = "there are no image or document models in this version"
+_ONE_TABLE_ENCODER = "categories and numbers are read together, by model.ft_transformer"
+_LAYER_NORM = "its norms are layer norms, which do not mix the rows of a batch"
+_PLAIN_ATTENTION = "there are few columns, so attention is exact and has weights of its own"
+_FUSES_VECTORS = "a fusion reads the vectors of the encoders, whatever they read"
+_NO_CLIP = "model.timm_image takes CLIP and SigLIP checkpoints, of which it uses the image encoder"
+_ONE_OF_THREE = "text is left alone, left out or swapped; other edits know the language"
 _NO_TEMPLATES = "prompt templates are for AutoMM's t_few, which is not offered"
-_NO_LEMDA = "LeMDA augments several modalities, and this version has one"
+_NO_LEMDA = "LeMDA trains a second network against the fusion, and is not offered"
 _NO_DEEPSPEED = "DeepSpeed was not tried; env.strategy=fsdp shards the same frozen weights"
 _NO_COMPILE = "models are not compiled"
-_NO_ALIGNMENT = "there is only one modality to align"
+_NO_ALIGNMENT = "vectors of different encoders are joined as they are, and not drawn together"
 
 REFUSED = {
     "model.hf_text.data_types": Refusal("the text encoder reads text columns", (["text"],)),
     "model.hf_text.tokenizer_name": Refusal("the tokenizer is the checkpoint's own", ("hf_auto",)),
     "model.hf_text.use_fast": Refusal("the fast tokenizer is used wherever there is one", (True,)),
     "model.hf_text.stochastic_chunk": Refusal("a long text keeps its beginning, in every epoch the same", (False,)),
-    "model.hf_text.text_aug_detect_length": Refusal(_NO_AUGMENTATION),
-    "model.hf_text.text_train_augment_types": Refusal(_NO_AUGMENTATION, (None, [])),
-    "model.categorical_mlp.*": Refusal(_NOT_TEXT),
-    "model.numerical_mlp.*": Refusal(_NOT_TEXT),
+    "model.hf_text.text_train_augment_types": Refusal(_ONE_OF_THREE, (None, [])),
+    "model.categorical_mlp.*": Refusal(_ONE_TABLE_ENCODER),
+    "model.numerical_mlp.*": Refusal(_ONE_TABLE_ENCODER),
+    "model.ft_transformer.data_types": Refusal(
+        "it reads categories, numbers, truth values and points in time", (["categorical", "numerical"],)
+    ),
+    "model.ft_transformer.embedding_arch": Refusal(
+        "numbers have piecewise linear codes (arXiv 2203.05556), of model.ft_transformer.numerical_bins pieces"
+    ),
+    "model.ft_transformer.normalization": Refusal(_LAYER_NORM, ("layer_norm",)),
+    "model.ft_transformer.merge": Refusal("columns are the tokens of one sequence", ("concat",)),
+    "model.ft_transformer.requires_all_dtypes": Refusal("it is built for whatever columns there are", (False,)),
+    "model.ft_transformer.additive_attention": Refusal(_PLAIN_ATTENTION, (False,)),
+    "model.ft_transformer.share_qv_weights": Refusal(_PLAIN_ATTENTION, (False,)),
+    "model.ft_transformer.checkpoint_name": Refusal("it is trained from random weights", (None,)),
+    "model.fusion_mlp.data_types": Refusal(_FUSES_VECTORS, (None,)),
+    "model.fusion_mlp.normalization": Refusal(_LAYER_NORM, ("layer_norm",)),
+    "model.fusion_transformer.data_types": Refusal(_FUSES_VECTORS, (None,)),
+    "model.fusion_transformer.normalization": Refusal(_LAYER_NORM, ("layer_norm",)),
+    "model.fusion_transformer.adapt_in_features": Refusal(
+        "all vectors are brought to model.fusion_transformer.hidden_size"
+    ),
+    "model.fusion_transformer.additive_attention": Refusal(_PLAIN_ATTENTION, (False,)),
+    "model.fusion_transformer.share_qv_weights": Refusal(_PLAIN_ATTENTION, (False,)),
     "model.ner_text.*": Refusal("named entity recognition is not offered"),
     "model.document_transformer.*": Refusal(_NOT_TEXT),
     "model.t_few.*": Refusal("few-shot prompting is not offered; model.hf_text takes T5 encoders too"),
-    "model.timm_image.*": Refusal(_NOT_TEXT),
+    "model.timm_image.data_types": Refusal("it reads image columns", (["image"],)),
+    "model.timm_image.image_chan_num": Refusal("images have red, green and blue", (3,)),
     "model.mmdet_image.*": Refusal(_NOT_TEXT),
     "model.mmocr_text_detection.*": Refusal(_NOT_TEXT),
     "model.mmocr_text_recognition.*": Refusal(_NOT_TEXT),
-    "model.clip.*": Refusal(_NOT_TEXT),
-    "model.clip_image.*": Refusal(_NOT_TEXT),
-    "model.fusion_mlp.*": Refusal(_NO_FUSION),
-    "model.fusion_ner.*": Refusal(_NO_FUSION),
-    "model.fusion_transformer.*": Refusal(_NO_FUSION),
-    "model.ft_transformer.*": Refusal(_NOT_TEXT),
+    "model.clip.*": Refusal(_NO_CLIP),
+    "model.clip_image.*": Refusal(_NO_CLIP),
+    "model.fusion_ner.*": Refusal("named entity recognition is not offered"),
     "model.sam.*": Refusal(_NOT_TEXT),
     "model.meta_transformer.*": Refusal(_NOT_TEXT),
-    "data.image.*": Refusal(_NOT_TEXT),
     "data.document.*": Refusal(_NOT_TEXT),
     "data.text.normalize_text": Refusal("text goes to the tokenizer as it stands", (False,)),
-    "data.categorical.convert_to_text": Refusal(_NOT_TEXT, (False,)),
-    "data.categorical.*": Refusal(_NOT_TEXT),
-    "data.numerical.convert_to_text": Refusal(_NOT_TEXT, (False,)),
-    "data.numerical.*": Refusal(_NOT_TEXT),
     "data.column_features_pooling_mode": Refusal("AutoMM uses it for few-shot classification, which is not offered"),
-    "data.mixup.turn_on": Refusal(_NO_MIXUP, (False,)),
-    "data.mixup.*": Refusal(_NO_MIXUP),
-    "data.modality_dropout": Refusal("there is only one modality to drop", (0,)),
+    "data.mixup.cutmix_minmax": Refusal("cutmix draws its share from data.mixup.cutmix_alpha", (None,)),
     "data.templates.turn_on": Refusal(_NO_TEMPLATES, (False,)),
     "data.templates.*": Refusal(_NO_TEMPLATES),
     "optim.track_grad_norm": Refusal("gradient norms are not recorded", (-1,)),

@@ -32,6 +32,7 @@ class KeyInfo:
         high: Largest allowed number, included.
         above: Bound every number has to exceed.
         wording: What is allowed, in words, where the rest does not say it.
+        items: The class of a list's items.
     """
 
     key: str
@@ -44,6 +45,7 @@ class KeyInfo:
     high: float | None
     above: float | None
     wording: str | None
+    items: Any = str
 
     @property
     def free_text(self) -> bool:
@@ -137,11 +139,18 @@ def _walk(cls: Any, prefix: str) -> Iterator[KeyInfo]:
         default = field.default if field.default_factory is MISSING else field.default_factory()
         options = {name: field.metadata[name] for name in ("meaning", "choices", "low", "high", "above")}
         wording = field.metadata["allowed"]
-        yield KeyInfo(key, str(field.type), _kinds(hint), default, wording=wording, **options)
+        yield KeyInfo(key, str(field.type), _kinds(hint), default, wording=wording, items=_items(hint), **options)
 
 
 def _is_section(field: Field[Any]) -> bool:
     return bool(field.metadata.get("section"))
+
+
+def _items(hint: Any) -> type:
+    """Class of the items where a setting may be a list; text where it may not."""
+    union = get_origin(hint) in (Union, types.UnionType)
+    lists = [part for part in (get_args(hint) if union else (hint,)) if get_origin(part) is list]
+    return get_args(lists[0])[0] if lists else str
 
 
 def _kinds(hint: Any) -> tuple[type, ...]:

@@ -9,8 +9,11 @@ from typing import Any
 from featherfit.config.checks import contradictions
 from featherfit.config.dotted import Overrides, build_config, read_overrides, to_flat
 from featherfit.config.presets import preset_overrides
-from featherfit.config.schema import DEFAULT_LR, Config
+from featherfit.config.schema import DEFAULT_LR, ENCODERS, FUSIONS, Config
 from featherfit.errors import ConfigError
+
+_BLOCKS = ("hf_text", "ft_transformer", "fusion_mlp", "fusion_transformer")
+"""Blocks of `model` that are read only where `model.names` has them."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,9 @@ def _gpu_wanted(flat: Mapping[str, Any]) -> bool:
 def _idle_notes(flat: Mapping[str, Any], given: frozenset[str], *, on_gpu: bool) -> list[str]:
     """A sentence for each setting that was given and has no effect with the others, or on this device."""
     notes = []
-    if "model.names" in given and "fusion_mlp" in flat["model.names"]:
-        notes.append("model.names: fusion_mlp builds nothing, because there is only one encoder.")
+    names = flat["model.names"]
+    if "model.names" in given and len(set(names) & set(ENCODERS)) == 1 and set(names) & set(FUSIONS):
+        notes.append(f"model.names: {names[-1]} builds nothing, because there is only one encoder.")
     if "model.hf_text.activation_offload" in given and flat["model.hf_text.activation_offload"] and not on_gpu:
         notes.append("model.hf_text.activation_offload has no effect on a CPU: activations are in its memory anyway.")
     whole = flat["optim.peft"] is None
@@ -85,6 +89,27 @@ def _idle_notes(flat: Mapping[str, Any], given: frozenset[str], *, on_gpu: bool)
         "optim.end_lr": ("optim.lr_schedule", flat["optim.lr_schedule"] != "constant"),
         "optim.extra_trainable_params": ("optim.peft", not whole),
         **{key: ("optim.peft", not whole) for key in flat if key.startswith("optim.lora.")},
+        **{
+            key: ("model.names", block in names)
+            for key in flat
+            for block in _BLOCKS
+            if key.startswith(f"model.{block}.")
+        },
+        "data.numerical.scaler_with_mean": ("data.numerical.transform", flat["data.numerical.transform"] == "standard"),
+        "data.numerical.scaler_with_std": ("data.numerical.transform", flat["data.numerical.transform"] == "standard"),
+        "data.categorical.convert_to_text_template": (
+            "data.categorical.convert_to_text",
+            flat["data.categorical.convert_to_text"],
+        ),
+        "data.categorical.minimum_cat_count": (
+            "data.categorical.convert_to_text",
+            not flat["data.categorical.convert_to_text"],
+        ),
+        "data.categorical.maximum_num_cat": (
+            "data.categorical.convert_to_text",
+            not flat["data.categorical.convert_to_text"],
+        ),
+        "data.numerical.transform": ("data.numerical.convert_to_text", not flat["data.numerical.convert_to_text"]),
     }
     for key, (other, effective) in needs.items():
         if key in given and not effective:

@@ -6,48 +6,17 @@ A field is declared with `option(default, meaning, ...)`. Its dotted key is the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-
-def option(
-    default: Any,
-    meaning: str,
-    *,
-    choices: tuple[Any, ...] | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    allowed: str | None = None,
-) -> Any:
-    """A dataclass field that carries its own documentation and range.
-
-    Args:
-        default: The default; a list is copied for each instance.
-        meaning: One sentence with the unit.
-        choices: The allowed values, if they are few.
-        low: Smallest allowed number, included.
-        high: Largest allowed number, included.
-        above: Bound every number has to exceed.
-        allowed: What messages say is allowed, where type, choices and range do not say it.
-    """
-    metadata = {
-        "meaning": meaning,
-        "choices": choices,
-        "low": low,
-        "high": high,
-        "above": above,
-        "allowed": allowed,
-    }
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def section(cls: type) -> Any:
-    """A nested block of settings."""
-    return field(default_factory=cls, metadata={"section": True})
-
+from featherfit.config.columns import (
+    CategoricalConfig,
+    FtTransformerConfig,
+    FusionMlpConfig,
+    FusionTransformerConfig,
+    NumericalConfig,
+)
+from featherfit.config.images import ImageConfig, MixupConfig, TimmImageConfig
+from featherfit.config.options import option, section
 
 PEFT_METHODS = (
     "bit_fit",
@@ -106,8 +75,20 @@ class HfTextConfig:
         True, "Weights load memory-mapped, without a second copy. Always on.", choices=(True,)
     )
     text_trivial_aug_maxscale: float = option(
-        0.0, "Strength of random text edits. Off, and stays off in this version.", choices=(0,)
+        0.0,
+        "Largest share of a text's words, or characters where a script has no spaces, that is left out or swapped in an "
+        "epoch of training; 0 for none.",
+        low=0,
+        high=1,
     )
+    text_aug_detect_length: int = option(10, "Words that a text needs to be edited so, counted by script.", low=1)
+
+
+ENCODERS = ("hf_text", "ft_transformer", "timm_image")
+"""Encoders a model may have, by AutoMM's names."""
+
+FUSIONS = ("fusion_mlp", "fusion_transformer", "fusion_logits")
+"""What joins them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,11 +96,15 @@ class ModelConfig:
     """`model`: which encoders, and their settings."""
 
     names: list[str] = option(
-        ["hf_text"],
-        "Encoders to build. `fusion_mlp` may stand beside the only encoder and builds nothing.",
-        allowed="a list of hf_text, with or without fusion_mlp",
+        ["ft_transformer", "timm_image", "hf_text", "fusion_mlp"],
+        "Encoders to build, and how they are joined; those that find no columns in the table are left out.",
+        allowed=f"a list of {', '.join((*ENCODERS, *FUSIONS))}",
     )
     hf_text: HfTextConfig = section(HfTextConfig)
+    timm_image: TimmImageConfig = section(TimmImageConfig)
+    ft_transformer: FtTransformerConfig = section(FtTransformerConfig)
+    fusion_mlp: FusionMlpConfig = section(FusionMlpConfig)
+    fusion_transformer: FusionTransformerConfig = section(FusionTransformerConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +121,13 @@ class DataConfig:
     """`data`: how the table is read."""
 
     label: LabelConfig = section(LabelConfig)
+    image: ImageConfig = section(ImageConfig)
+    mixup: MixupConfig = section(MixupConfig)
+    categorical: CategoricalConfig = section(CategoricalConfig)
+    numerical: NumericalConfig = section(NumericalConfig)
+    modality_dropout: float = option(
+        0.0, "Share of the rows, each time, for which an encoder's vector is left out while training.", low=0, high=0.99
+    )
     pos_label: int | float | str | bool | None = option(
         None, "The positive class of a binary problem; default: the second in sorted order."
     )

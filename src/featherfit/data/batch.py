@@ -6,15 +6,25 @@ the epoch only, and what is predicted together depends on the rows only, never o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from featherfit.data.parts import PartRows
+from featherfit.data.processors.image import ImageRows
 from featherfit.data.processors.text import TokenizedRows
 from featherfit.types import Batch
+
+NO_PARTS: Mapping[str, PartRows] = {}
+
+
+def total_lengths(rows: TokenizedRows, parts: Mapping[str, PartRows]) -> np.ndarray:
+    """Tokens that each row takes in a forward, all encoders together, (rows,) int64."""
+    return sum((part.lengths for part in parts.values()), rows.lengths)
 
 
 def collate(
@@ -23,6 +33,7 @@ def collate(
     pad_id: int,
     labels: np.ndarray | None = None,
     weights: np.ndarray | None = None,
+    parts: Mapping[str, PartRows] = NO_PARTS,
 ) -> Batch:
     """Tensors of the rows at positions `index`, padded on the right to the longest of them.
 
@@ -32,6 +43,7 @@ def collate(
         pad_id: Token to pad with.
         labels: Class ids or scaled targets of all rows, (rows,).
         weights: Loss weights of all rows, (rows,).
+        parts: What other encoders read of all rows, by their name.
 
     Returns:
         A batch of B rows and L tokens, L the longest row's length.
@@ -53,6 +65,7 @@ def collate(
         labels=None if labels is None else torch.from_numpy(labels[positions]),
         weights=None if weights is None else torch.from_numpy(weights[positions].astype(np.float32)),
         rows=torch.from_numpy(positions),
+        parts={name: part.tensors(positions) for name, part in parts.items()},
     )
 
 
@@ -137,7 +150,9 @@ class InferencePlan:
     same_as: np.ndarray
 
 
-def inference_plan(rows: TokenizedRows, tokens: int, *, padded: bool) -> InferencePlan:
+def inference_plan(
+    rows: TokenizedRows, tokens: int, *, padded: bool, parts: Mapping[str, PartRows] = NO_PARTS
+) -> InferencePlan:
     """Batches of at most `tokens` tokens, sorted by length and then by content; equal rows are computed once.
 
     The same rows make the same batches in whatever order the table holds them, so that a row's rounding errors do not
@@ -147,15 +162,17 @@ def inference_plan(rows: TokenizedRows, tokens: int, *, padded: bool) -> Inferen
         rows: All rows.
         tokens: Most tokens per forward; a row that is longer gets a forward of its own.
         padded: Whether padding counts.
+        parts: What other encoders read of all rows, by their name.
     """
-    first_with: dict[tuple[bytes, bytes], int] = {}
+    first_with: dict[tuple[bytes, ...], int] = {}
     same_as = np.empty(len(rows), dtype=np.int64)
     for position in range(len(rows)):
         segments = b"" if rows.segments is None else rows.segments[position].tobytes()
-        same_as[position] = first_with.setdefault((rows.ids[position].tobytes(), segments), position)
+        others = (part.content(position) for part in parts.values())
+        same_as[position] = first_with.setdefault((rows.ids[position].tobytes(), segments, *others), position)
     ordered = sorted(first_with, key=lambda content: (len(content[0]), content))
     order = np.array([first_with[content] for content in ordered], dtype=np.int64)
-    return InferencePlan(cut(order, rows.lengths, tokens, padded=padded), same_as)
+    return InferencePlan(cut(order, total_lengths(rows, parts), tokens, padded=padded), same_as)
 
 
 def load_batches(
@@ -166,24 +183,39 @@ def load_batches(
     weights: np.ndarray | None = None,
     *,
     workers: int = 0,
+    parts: Mapping[str, PartRows] = NO_PARTS,
 ) -> Iterator[Batch]:
     """The batches of `plan`, one array of positions each, in its order.
 
     Args:
         rows: All rows.
         plan: Positions of each batch's rows.
-        pad_id, labels, weights: As for `collate`.
+        pad_id, labels, weights, parts: As for `collate`.
         workers: Processes that assemble batches ahead; 0 for none.
     """
 
     def assemble(positions: np.ndarray) -> Batch:
-        return collate(rows, positions, pad_id, labels, weights)
+        return collate(rows, positions, pad_id, labels, weights, parts)
 
     if workers == 0:
-        return map(assemble, plan)
+        decodes = any(isinstance(part, ImageRows) for part in parts.values())
+        return _ahead(assemble, plan) if decodes else map(assemble, plan)
     from torch.utils.data import DataLoader
 
     loader: Any = DataLoader
     # A generator of its own, or the loader would draw from the caller's random numbers.
     own = torch.Generator()
     return iter(loader(list(plan), batch_size=None, collate_fn=assemble, num_workers=workers, generator=own))
+
+
+def _ahead(assemble: Callable[[np.ndarray], Batch], plan: Sequence[np.ndarray]) -> Iterator[Batch]:
+    """The batches, each begun while the one before it is worked on: decoding images need not keep a model waiting."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = None
+        for positions in plan:
+            following = thread.submit(assemble, positions)
+            if coming is not None:
+                yield coming.result()
+            coming = following
+        if coming is not None:
+            yield coming.result()

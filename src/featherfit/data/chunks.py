@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from featherfit.data.damage import refuse_damage
+from featherfit.data.images import with_folder
 from featherfit.data.load import (
     DELIMITED,
     delimited_errors,
@@ -64,7 +65,7 @@ class TableFile:
         for frame in self._read(list(columns)):
             placed = frame.set_axis(pd.RangeIndex(start, start + len(frame)), axis=0)
             refuse_damage(placed, repr(str(self.path)))
-            yield placed
+            yield with_folder(placed, self.path)
             start += len(frame)
 
 

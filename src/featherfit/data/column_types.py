@@ -13,14 +13,34 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from featherfit.data.dates import date_format
+from featherfit.data.image_columns import SAMPLE as OPENED
+from featherfit.data.image_columns import image_bytes, image_objects, image_paths, image_texts
 from featherfit.types import ColumnType
 
-COLUMN_TYPES: tuple[ColumnType, ...] = ("text", "numerical", "categorical", "datetime", "identifier", "null")
+COLUMN_TYPES: tuple[ColumnType, ...] = (
+    "text",
+    "numerical",
+    "categorical",
+    "boolean",
+    "datetime",
+    "identifier",
+    "null",
+    "image_path",
+    "image_bytearray",
+    "image_base64_str",
+    "image",
+    "document_image",
+)
+
+IMAGE_TYPES: tuple[ColumnType, ...] = ("image_path", "image_bytearray", "image_base64_str", "image", "document_image")
+"""Columns of images, by what their cells are; `image` takes anything but base64 text, `document_image` too, as an image."""
 
 FEW = 20  # most values a categorical column has
 FEW_SHARE = 0.1  # and their largest share of the rows
@@ -53,10 +73,22 @@ def count_words(text: str) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """What the rules look at: `values` are the present values of a column with `rows` rows."""
+    """What the rules look at.
+
+    Attributes:
+        values: The present values of a column.
+        rows: Rows of the column.
+        folder: What relative paths among the values are relative to; None for the working folder.
+    """
 
     values: pd.Series
     rows: int
+    folder: Path | None = None
+
+    @cached_property
+    def items(self) -> list[Any]:
+        """Some of the present values, evenly spaced, as many as are opened to see whether they are images."""
+        return self.values.iloc[:: max(1, -(-len(self.values) // OPENED))].tolist()
 
     @cached_property
     def kinds(self) -> set[type]:
@@ -112,7 +144,7 @@ def _all_equal(values: pd.Series) -> bool:
 
 
 def datetimes(profile: Profile) -> str | None:
-    """Points in time by type; strings that look like dates are not guessed at."""
+    """Points in time by type."""
     if pd.api.types.is_datetime64_any_dtype(profile.values.dtype):
         return f"its dtype is {profile.values.dtype}"
     if profile.kinds and all(issubclass(kind, (datetime.date, np.datetime64)) for kind in profile.kinds):
@@ -120,14 +152,30 @@ def datetimes(profile: Profile) -> str | None:
     return None
 
 
-def categories_by_dtype(profile: Profile) -> str | None:
-    """A category or boolean column."""
+def truth_values(profile: Profile) -> str | None:
+    """A boolean column, or objects that are all true or false."""
     dtype = profile.values.dtype
-    if isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_bool_dtype(dtype):
+    if isinstance(dtype, pd.CategoricalDtype):
+        return None
+    if pd.api.types.is_bool_dtype(dtype):
         return f"its dtype is {dtype.name}"
     if all(issubclass(kind, (bool, np.bool_)) for kind in profile.kinds):
         return "its values are true or false"
     return None
+
+
+def categories_by_dtype(profile: Profile) -> str | None:
+    """A category column."""
+    dtype = profile.values.dtype
+    return f"its dtype is {dtype.name}" if isinstance(dtype, pd.CategoricalDtype) else None
+
+
+def row_numbers(profile: Profile) -> str | None:
+    """Whole numbers that count the rows, each one more than the one before."""
+    if not profile.complete or profile.rows < SMALL or not pd.api.types.is_integer_dtype(profile.values.dtype):
+        return None
+    values = profile.values.to_numpy(dtype=np.int64)
+    return "it counts the rows" if bool((np.diff(values) == 1).all()) else None
 
 
 def numbers_by_dtype(profile: Profile) -> str | None:
@@ -152,6 +200,12 @@ def numeric_strings(profile: Profile) -> str | None:
     if pd.to_numeric(pd.Series(profile.distinct, dtype=object), errors="coerce").notna().all():
         return "all its values read as numbers"
     return None
+
+
+def date_strings(profile: Profile) -> str | None:
+    """Strings that are all dates of one and the same form."""
+    found = date_format(profile.distinct) if profile.of_strings else None
+    return None if found is None else f"all its values are dates of the form {found}"
 
 
 def few_categories(profile: Profile) -> str | None:
@@ -195,14 +249,31 @@ def single_words(profile: Profile) -> str | None:
     return f"its {len(profile.distinct)} distinct values have {profile.words:.1f} words on average, fewer than two"
 
 
+def _images(rule: Callable[[list[Any], Path | None], str | None]) -> Rule:
+    """A rule of `image_columns` as one of these; a column that pandas has a type for is none of images."""
+
+    def named(profile: Profile) -> str | None:
+        plain = profile.values.dtype == object or isinstance(profile.values.dtype, pd.StringDtype)
+        return rule(profile.items, profile.folder) if plain else None
+
+    return named
+
+
 Rule = Callable[[Profile], "str | None"]
 RULES: tuple[tuple[ColumnType, Rule], ...] = (
     ("null", null),
     ("datetime", datetimes),
+    ("boolean", truth_values),
     ("categorical", categories_by_dtype),
+    ("identifier", row_numbers),
     ("numerical", numbers_by_dtype),
+    ("image", _images(image_objects)),
+    ("image_bytearray", _images(image_bytes)),
+    ("image_path", _images(image_paths)),
+    ("image_base64_str", _images(image_texts)),
     ("null", other_objects),
     ("numerical", numeric_strings),
+    ("datetime", date_strings),
     ("categorical", few_categories),
     ("identifier", identifiers),
     ("text", texts),
@@ -210,11 +281,15 @@ RULES: tuple[tuple[ColumnType, Rule], ...] = (
 )
 
 
-def infer_column_type(column: pd.Series) -> tuple[ColumnType, str]:
+def infer_column_type(column: pd.Series, folder: Path | None = None) -> tuple[ColumnType, str]:
     """Type of a training column and the reason, the part of a sentence that follows "because".; every
     column gets one, and what cannot be modelled is `null`.
+
+    Args:
+        column: The column.
+        folder: What relative paths in it are relative to; None for the working folder.
     """
-    profile = Profile(column[column.notna()], len(column))
+    profile = Profile(column[column.notna()], len(column), folder)
     for column_type, rule in RULES:
         reason = rule(profile)
         if reason is not None:

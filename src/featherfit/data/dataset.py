@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
+from featherfit.data.batch import total_lengths
+from featherfit.data.parts import PartProcessor, PartRows
 from featherfit.data.processors.label import LabelProcessor
+from featherfit.data.processors.notext import NoText
 from featherfit.data.processors.text import TextProcessor, TokenizedRows
 from featherfit.data.schema import Schema
 from featherfit.data.slicing import row_slices
@@ -27,6 +31,8 @@ class Dataset:
         weights: Weight of each row in the loss, (rows,) float32; None for equal weights.
         index: The table's index.
         slices: What each row counts to where rows are scored slice by slice, (rows,); None where they are not.
+        parts: What encoders beside `hf_text` read of the rows, by their name.
+        augment: Gives the rows as they are in an epoch of training; None where they are always the same.
     """
 
     rows: TokenizedRows
@@ -34,6 +40,23 @@ class Dataset:
     weights: np.ndarray | None
     index: pd.Index
     slices: list[str] | None = None
+    parts: Mapping[str, PartRows] = field(default_factory=dict)
+    augment: Callable[[Dataset, int], Dataset] | None = None
+
+    def of_epoch(self, epoch: int) -> Dataset:
+        """The rows as training sees them in an epoch, from 0."""
+        return self if self.augment is None else self.augment(self, epoch)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens that each row takes in a forward, all encoders together, (rows,) int64."""
+        return total_lengths(self.rows, self.parts)
+
+    def longest(self, max_len: int | None) -> int:
+        """Most tokens a row may have, where its text has at most `max_len`; None for as many as any has."""
+        if max_len is None:
+            return int(self.lengths.max(initial=1))
+        return max(1, max_len + int((self.lengths - self.rows.lengths).max(initial=0)))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -43,6 +66,9 @@ class Dataset:
         digest = hashlib.sha256(self.rows.lengths.tobytes())
         for ids in self.rows.ids:
             digest.update(ids.tobytes())
+        for part in self.parts.values():
+            for position in range(len(self)):
+                digest.update(part.content(position))
         for column in (self.labels, self.weights):
             digest.update(b"-" if column is None else column.tobytes())
         return digest.hexdigest()
@@ -51,10 +77,11 @@ class Dataset:
 def make_dataset(
     frame: pd.DataFrame,
     schema: Schema,
-    text: TextProcessor,
+    text: TextProcessor | NoText,
     label: LabelProcessor | None,
     class_weights: str | Mapping[str, float] | None = None,
     validation_by: str | None = None,
+    parts: Mapping[str, PartProcessor] | None = None,
 ) -> Dataset:
     """Tokenizes a table and encodes its label.
 
@@ -65,6 +92,7 @@ def make_dataset(
         label: None to leave the label alone, as at prediction.
         class_weights: `optim.class_weights`; for training tables only.
         validation_by: `optim.validation_by`; for validation tables only.
+        parts: For the columns of encoders beside `hf_text`, by their name.
 
     Raises:
         DataError: Columns are missing or hold what cannot be used.
@@ -87,7 +115,8 @@ def make_dataset(
     if validation_by is not None:
         rows = row_slices(frame, validation_by, schema.text_columns, "optim.validation_by")[1]
         slices = [" / ".join(row) for row in rows]
-    return Dataset(text(frame), labels, weights, frame.index, slices)
+    read = {name: processor(frame) for name, processor in (parts or {}).items()}
+    return Dataset(text(frame), labels, weights, frame.index, slices, read)
 
 
 def _class_weights(label: LabelProcessor, ids: np.ndarray, wanted: str | Mapping[str, float]) -> np.ndarray:

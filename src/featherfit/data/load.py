@@ -19,6 +19,7 @@ from typing import IO, Any, TextIO
 import pandas as pd
 
 from featherfit.data.damage import refuse_damage
+from featherfit.data.images import with_folder
 from featherfit.data.messages import some
 from featherfit.data.processors.cells import is_unicode
 from featherfit.errors import DataError, MissingDependencyError
@@ -50,7 +51,7 @@ def load_table(data: Any, *, name: str = "data") -> pd.DataFrame:
     if isinstance(data, pd.DataFrame):
         frame = data
     elif isinstance(data, (str, Path)):
-        frame = _read_file(Path(data), name)
+        frame = with_folder(_read_file(Path(data), name), Path(data))
     elif isinstance(data, pd.Series):
         raise DataError(f"{name} is a single column (pandas Series). Give a table: {name}.to_frame().")
     elif (how := _NOT_READ_YET.get((type(data).__module__.partition(".")[0], type(data).__name__))) is not None:

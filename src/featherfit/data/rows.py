@@ -9,17 +9,21 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from featherfit.data.column_types import infer_column_type
+from featherfit.data.column_types import IMAGE_TYPES, infer_column_type
+from featherfit.data.image_columns import unreadable_images
+from featherfit.data.images import folder_of
 from featherfit.data.labels import as_float, kind_of
 from featherfit.data.messages import count
+from featherfit.data.parts import PartProcessor
 from featherfit.data.processors.cells import is_unicode, unreadable_cells
+from featherfit.data.processors.columns import as_floats
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.errors import ConfigError, did_you_mean
 
@@ -91,7 +95,11 @@ def all_rows(table: pd.DataFrame) -> Screened:
 
 
 def screen(
-    table: pd.DataFrame, columns: Sequence[str], label: str | None = None, labels: LabelProcessor | None = None
+    table: pd.DataFrame,
+    columns: Sequence[str],
+    label: str | None = None,
+    labels: LabelProcessor | None = None,
+    parts: Iterable[PartProcessor] = (),
 ) -> Screened:
     """Sets rows aside that cannot be processed.
 
@@ -100,11 +108,14 @@ def screen(
         columns: Text columns that are read; those that are missing are left for the caller to complain of.
         label: Column of true labels, if they are needed.
         labels: What knows which labels there are.
+        parts: Processors of the columns that are read otherwise.
     """
     found: list[tuple[int, str, str]] = []
     for column in columns:
         if column in table.columns:
             found += [(place, column, why) for place, why in unreadable_cells(table[column]).items()]
+    for part in parts:
+        found += part.unreadable(table)
     if labels is not None and label in table.columns:
         found += [(place, str(label), why) for place, why in labels.unusable(table[label]).items()]
     return _without(table, found)
@@ -116,7 +127,7 @@ def screen_training(
     """Sets rows aside that cannot be trained on, where nothing is known yet but the table itself.
 
     Cells count where their column is text without them: because `column_types` says so, or because most of its cells can be
-    read and are text. A label has to be there, to be of the type that most labels have, and no infinite number.
+    read and are text; where it is of images; and where `column_types` says that they are numbers, and they are none. A label has to be there, to be of the type that most labels have, and no infinite number.
 
     Args:
         table: Left as it is.
@@ -127,6 +138,16 @@ def screen_training(
     given = column_types or {}
     found: list[tuple[int, str, str]] = []
     for name in table.columns:
+        if given.get(name) == "numerical" and name != label:
+            cells, odd_numbers = table[name].tolist(), as_floats(table[name])[1]
+            found += [
+                (int(place), name, f"{str(cells[place])[:60]!r} is no number") for place in np.flatnonzero(odd_numbers)
+            ]
+        kind = given.get(name) or infer_column_type(table[name], folder_of(table))[0]
+        if kind in IMAGE_TYPES and name != label:
+            cells = unreadable_images(table[name].tolist(), kind, folder_of(table))
+            found += [(place, name, why) for place, why in cells.items()]
+            continue
         if name == label or given.get(name, "text") != "text":
             continue
         if name not in given and table[name].dtype.kind in _NUMBERS:

@@ -5,13 +5,16 @@ Everything wrong with the table is reported in one DataError.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
-from featherfit.data.column_types import COLUMN_TYPES, describe, infer_column_type
+from featherfit.data.column_types import COLUMN_TYPES, IMAGE_TYPES, describe, infer_column_type
+from featherfit.data.image_columns import paths_not_there
+from featherfit.data.images import folder_of
 from featherfit.data.labels import read_labels, unknown_pos_label
 from featherfit.data.messages import raise_all, some
 from featherfit.data.problem_type import check_problem_type, infer_problem_type
@@ -19,19 +22,18 @@ from featherfit.errors import DataError, UnsupportedError, did_you_mean
 from featherfit.types import ColumnType, ProblemType
 
 UNSUPPORTED_COLUMN_TYPES: dict[str, str] = {
-    "image_path": "there are no image models in this version",
-    "image_bytearray": "there are no image models in this version",
-    "image_base64_str": "there are no image models in this version",
-    "image": "there are no image models in this version",
     "document": "there are no document models in this version",
-    "document_image": "there are no document models in this version",
     "document_pdf": "there are no document models in this version",
     "text_ner": "labels for single words are not offered yet",
     "ner_annotation": "labels for single words are not offered yet",
     "rois": "there are no detection models in this version",
-    "semantic_segmentation_gt": "there are no image models in this version",
-    "semantic_segmentation_img": "there are no image models in this version",
+    "semantic_segmentation_gt": "there are no segmentation models in this version",
+    "semantic_segmentation_img": "there are no segmentation models in this version",
 }
+
+
+DROPPED: tuple[ColumnType, ...] = ("identifier", "null")
+"""Types of columns that no encoder reads."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,18 @@ class Schema:
 
     @property
     def text_columns(self) -> list[str]:
-        """The columns the model reads, sorted by name as AutoMM joins them."""
+        """The columns of text, sorted by name as AutoMM joins them."""
         return sorted(name for name, column_type in self.columns.items() if column_type == "text")
 
     @property
-    def ignored(self) -> list[str]:
-        """The other feature columns, which this version does not model."""
-        return [name for name, column_type in self.columns.items() if column_type != "text"]
+    def dropped(self) -> list[str]:
+        """Feature columns that say nothing of a row: constant ones, identifiers, and objects no encoder reads."""
+        return [name for name, column_type in self.columns.items() if column_type in DROPPED]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for every feature column: `column`, `type` and `because`, a plain sentence."""
+        lines = [(name, kind, self.reasons[name]) for name, kind in self.columns.items()]
+        return pd.DataFrame(lines, columns=["column", "type", "because"])
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values."""
@@ -127,14 +134,30 @@ def infer_schema(
         if name in given:
             columns[name], why = given[name], "column_types says so"  # type: ignore[assignment]
         else:
-            columns[name], why = infer_column_type(frame[name])
+            columns[name], why = infer_column_type(frame[name], folder_of(frame))
+            _warn_of_lost_images(frame, name, columns[name])
         reasons[name] = describe(name, columns[name], why)
         if columns[name] == "text" and frame[name].isna().all():
             problems.append(f"Column {name!r} is to be text, but all its values are missing.")
     schema = Schema(columns, reasons, label, resolved, problem_reason)
-    problems += _check_text(schema)
+    problems += _check_features(schema)
     raise_all(DataError, problems, "the training data")
     return schema
+
+
+def _warn_of_lost_images(frame: pd.DataFrame, name: str, column_type: str) -> None:
+    """Says so where a column holds the names of image files that cannot be opened."""
+    if column_type in ("null", *IMAGE_TYPES) or not pd.api.types.is_string_dtype(frame[name].dropna().dtype):
+        return
+    why = paths_not_there(frame[name].dropna().tolist(), folder_of(frame))
+    if why is not None:
+        where = folder_of(frame) or "the working folder"
+        warnings.warn(
+            f"Column {name!r} holds names of image files and is not read as images: {why}. Paths are relative to {where}. It "
+            f"is taken for {column_type}; column_types={{{name!r}: 'image_path'}} makes what is missing an error, "
+            f"{{{name!r}: 'null'}} leaves the column out.",
+            stacklevel=5,
+        )
 
 
 def _check_label_type(label: str, label_type: str | None, wanted: str | None) -> tuple[str | None, list[str]]:
@@ -209,10 +232,10 @@ def _check_pos_label(column: pd.Series, problem_type: str | None, pos_label: Any
     return []
 
 
-def _check_text(schema: Schema) -> list[str]:
-    if schema.text_columns or not schema.columns:
+def _check_features(schema: Schema) -> list[str]:
+    if not schema.columns or len(schema.dropped) < len(schema.columns):
         return []  # a table without features has been refused before
     first = next(iter(schema.columns))
     lines = "\n".join(f"    {schema.reasons[name]}" for name in schema.columns)
-    message = f"No text column, and this version models text only.\n{lines}\n"
-    return [f"{message}    If one of them is text, say so: column_types={{{first!r}: 'text'}}."]
+    message = f"No column says anything of a row.\n{lines}\n"
+    return [f"{message}    If one of them does, say what it is: column_types={{{first!r}: 'text'}}."]

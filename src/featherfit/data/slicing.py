@@ -73,6 +73,8 @@ def only_values(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, str]:
 
 
 def _languages(frame: pd.DataFrame, text_columns: Sequence[str]) -> list[str]:
+    if not text_columns:
+        raise ConfigError(f"{AUTO!r} slices by the language of text columns, and there are none. Name a column.")
     parts = zip(*(column_texts(frame[name]) for name in text_columns), strict=True)
     return detect_languages([" ".join(texts) for texts in parts])
 

@@ -55,12 +55,12 @@ def model_outputs(
         DataError: Memory does not suffice for a single row.
     """
     model.eval()
-    width = model.encoder.out_dim if embeddings else model.head.linear.out_features
+    width = model.out_dim if embeddings else model.outputs
     result = np.zeros((len(dataset), width), dtype=np.float32)
     run = model.embed if embeddings else model
-    padded = not model.encoder.family.packs
-    ranks = device.ranks
-    plan = inference_plan(dataset.rows, ranks.most_tokens(tokens, int(dataset.rows.lengths.sum())), padded=padded)
+    padded, ranks = model.padded, device.ranks
+    most = ranks.most_tokens(tokens, int(dataset.lengths.sum()))
+    plan = inference_plan(dataset.rows, most, padded=padded, parts=dataset.parts)
     copies = np.bincount(plan.same_as, minlength=len(dataset))
     remedy = "A smaller env.inference_batch_size_ratio or env.per_gpu_batch_size does so from the first row."
     limit = TokenLimit(tokens, dataset, pad_id, padded=padded, remedy=remedy)
@@ -79,7 +79,7 @@ def model_outputs(
         ranks.refuse_to_repeat()
         limit.lower(batch, "Prediction")
 
-    batches = load_batches(dataset.rows, ranks.share(plan.batches), pad_id, workers=workers)
+    batches = load_batches(dataset.rows, ranks.share(plan.batches), pad_id, workers=workers, parts=dataset.parts)
     for batch in released_now_and_then(batches):
         until_it_fits(partial(compute, batch), make_room)
         if progress is not None:

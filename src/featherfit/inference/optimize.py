@@ -97,6 +97,10 @@ def _check(fitted: Fitted, precision: str, max_loss: float) -> None:
         )
     if isinstance(max_loss, bool) or not isinstance(max_loss, int | float) or not 0 <= max_loss <= 1:
         raise ConfigError(f"max_loss={max_loss!r} has to be a number from 0 to 1, such as 0.003.")
+    if fitted.model.encoder is None:
+        raise UnsupportedError(
+            "precision='int8' is for text encoders, and this predictor reads no text. Predict as it is."
+        )
     if fitted.device.place.type != "cpu":
         raise UnsupportedError(
             f"precision='int8' is for CPUs, and this predictor runs on {fitted.device.place.type!r}. Predict as it is, or "
@@ -135,6 +139,11 @@ def _demo_rows(fitted: Fitted) -> pd.DataFrame:
     folder = Path(__file__).parents[1] / "demo" / "data"
     tables = [load_table(file)["text"] for file in sorted(folder.glob("*.csv"))]
     texts = _spaced(pd.concat(tables, ignore_index=True).to_frame())["text"]
+    if fitted.parts:
+        raise ConfigError(
+            "This predictor reads columns besides text, and nobody but you has rows like yours. Give data=, a table such as "
+            "will be predicted."
+        )
     return pd.DataFrame({column: texts for column in fitted.text.columns})
 
 
@@ -163,7 +172,7 @@ class _Seen:
 
 def _ranges(fitted: Fitted, rows: Dataset) -> dict[str, _Seen]:
     """What comes into the linear layers of the trained model, by their path in the backbone."""
-    backbone, seen, handles = fitted.model.encoder.backbone, {}, []
+    backbone, seen, handles = fitted.model.text.backbone, {}, []
     for path in {path for layer in _layers(fitted) for path in layer.paths()}:
         seen[path] = _Seen()
         handles.append(backbone.get_submodule(path).register_forward_pre_hook(seen[path].see))
@@ -194,7 +203,7 @@ class _Layer:
 
 
 def _layers(fitted: Fitted) -> list[_Layer]:
-    encoder = fitted.model.encoder
+    encoder = fitted.model.text
     family, modules = encoder.family, dict(encoder.backbone.named_modules(remove_duplicate=False))
     found = []
     for at in encoder.layers():
@@ -222,7 +231,7 @@ def int8_model(fitted: Fitted, seen: Mapping[str, _Seen]) -> Any:
     Raises:
         UnsupportedError: An encoder whose linear layers are not known by name.
     """
-    encoder, dtype = fitted.model.encoder, fitted.device.frozen_dtype
+    encoder, dtype = fitted.model.text, fitted.device.frozen_dtype
     new: dict[str, nn.Module] = {}
     linear = partial(_float32_linear, encoder.backbone)
     with torch.no_grad():

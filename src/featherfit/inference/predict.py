@@ -24,7 +24,7 @@ def outputs(fitted: Fitted, dataset: Dataset, *, embeddings: bool = False, progr
         dataset,
         tokens=fitted.device.tokens_per_forward(
             fitted.config.rows_per_forward(training=False),
-            fitted.text.max_len or int(dataset.rows.lengths.max(initial=1)),
+            dataset.longest(fitted.text.max_len),
             training=False,
         ),
         pad_id=fitted.text.pad_id,
@@ -105,4 +105,4 @@ def labelled_outputs(
 
 def table_rows(fitted: Fitted, frame: pd.DataFrame) -> Dataset:
     """The rows of a table without their labels."""
-    return make_dataset(frame, fitted.schema, fitted.text, None)
+    return make_dataset(frame, fitted.schema, fitted.text, None, parts=fitted.parts)

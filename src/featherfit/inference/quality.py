@@ -80,8 +80,8 @@ def compare(
     else:
         one, other = map(fitted.decision.probabilities, logits)
         agreement = float(np.equal(*map(fitted.decision.ids, logits)).mean())
-    linears = _count(fitted.model.encoder.modules(), nn.Linear)
-    layers = _count(faster.model.encoder.modules(), Int8Linear | Int8Up | Int8Down)
+    linears = _count(fitted.model.text.modules(), nn.Linear)
+    layers = _count(faster.model.text.modules(), Int8Linear | Int8Up | Int8Down)
     return Optimized(
         precision="int8",
         rows=len(frame),

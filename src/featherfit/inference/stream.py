@@ -16,6 +16,7 @@ import pandas as pd
 from featherfit.artifact.fitted import Fitted
 from featherfit.data.chunks import TableFile, open_table
 from featherfit.data.messages import raise_all, some
+from featherfit.data.parts import PartRows
 from featherfit.data.processors.cells import column_texts
 from featherfit.data.rows import (
     MOST_LISTED,
@@ -93,15 +94,17 @@ def predict_file(
     result_types = _result_types(fitted, proba)
     _check_request(fitted, kept, list(result_types), proba, chunk_rows)
     table = open_table(source, chunk_rows, name="source")
-    texts = fitted.text.columns
-    _check_columns(table, texts, kept)
+    read = [*fitted.text.columns, *(column for part in fitted.parts.values() for column in part.columns)]
+    _check_columns(table, "columns" if fitted.parts else "text columns", read, kept)
     types = {**{name: table.types[name] for name in kept}, **result_types}
     check_types(types, ending)
     results, rows, set_aside = RecentResults(fitted, REMEMBERED), 0, 0
     rejected: list[pd.DataFrame] = []
     with progress(table.rows) as advance, written_table(target, types, overwrite=overwrite) as write:
-        for frame in table.chunks(list(dict.fromkeys([*kept, *texts]))):
-            chunk = screen(frame, texts) if on_error == "report" else all_rows(frame)
+        for frame in table.chunks(list(dict.fromkeys([*kept, *read]))):
+            chunk = all_rows(frame)
+            if on_error == "report":
+                chunk = screen(frame, fitted.text.columns, parts=fitted.parts.values())
             logits = results.logits(chunk.frame, advance)
             write(pd.concat([frame[kept], _result_frame(fitted, logits, proba, chunk)], axis=1))
             if chunk.set_aside and sum(map(len, rejected)) < MOST_LISTED:
@@ -126,12 +129,12 @@ class RecentResults:
         self._known: OrderedDict[bytes, bytes] = OrderedDict()
 
     def logits(self, frame: pd.DataFrame, progress: Progress = None) -> np.ndarray:
-        """Logits of the rows of a table with the text columns, (rows, C) float32.
+        """Logits of the rows of a table with the columns that are read, (rows, C) float32.
 
         Raises:
-            DataError: Values that are not text; the message names their index.
+            DataError: Values that cannot be read; the message names their index.
         """
-        keys = row_digests(frame, self._fitted.text.columns)
+        keys = row_digests(frame, self._fitted.text.columns, [part(frame) for part in self._fitted.parts.values()])
         first: dict[bytes, int] = {}
         for position, key in enumerate(keys):
             first.setdefault(key, position)
@@ -150,12 +153,14 @@ class RecentResults:
         return np.frombuffer(joined, dtype=np.float32).reshape(len(keys), computed.shape[1])
 
 
-def row_digests(frame: pd.DataFrame, columns: Sequence[str]) -> list[bytes]:
-    """16 bytes for each row that stand for its texts (BLAKE2b); rows have the same if they read the same."""
+def row_digests(frame: pd.DataFrame, columns: Sequence[str], others: Sequence[PartRows] = ()) -> list[bytes]:
+    """16 bytes for each row that stand for its texts and what else is read (BLAKE2b); the same for rows that read the same."""
     digests = []
-    for texts in zip(*(column_texts(frame[column]) for column in columns), strict=True):
+    columns_of_texts = [column_texts(frame[column]) for column in columns]
+    for position in range(len(frame)):
         # Lengths first, so that no two rows of several columns run into the same bytes.
-        parts = [text.encode("utf-8", "surrogatepass") for text in texts]
+        parts = [texts[position].encode("utf-8", "surrogatepass") for texts in columns_of_texts]
+        parts += [rows.content(position) for rows in others]
         content = b",".join([*(str(len(part)).encode() for part in parts), *parts])
         digests.append(hashlib.blake2b(content, digest_size=16).digest())
     return digests
@@ -201,13 +206,13 @@ def _check_request(fitted: Fitted, kept: list[str], results: list[str], proba: b
         raise ConfigError(problems)
 
 
-def _check_columns(table: TableFile, texts: list[str], kept: list[str]) -> None:
+def _check_columns(table: TableFile, what: str, read: list[str], kept: list[str]) -> None:
     given = ", ".join(map(str, table.types)) or "none"
     problems = []
-    lacking = [name for name in texts if name not in table.types]
+    lacking = [name for name in read if name not in table.types]
     if lacking:
         problems.append(
-            f"{str(table.path)!r} lacks the text columns {some(lacking, 20)}. Needed: {', '.join(texts)}. Given: {given}."
+            f"{str(table.path)!r} lacks the {what} {some(lacking, 20)}. Needed: {', '.join(read)}. Given: {given}."
         )
     problems += [
         f"keep_columns names {name!r}, which is not a column.{did_you_mean(name, table.types)} Given: {given}."

@@ -1,6 +1,7 @@
 """A checkpoint on disk, or its config, goes in; the backbone, a Hugging Face model, comes out.
 
-Only the encoder is ever built: T5 families through their encoder-only class, BERT-like ones without a pooler.
+Only the encoder is ever built: T5 families through their encoder-only class, BERT-like ones without a pooler, of models for
+images and text the part that sees.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import torch
 from torch import nn
 
 from featherfit.checkpoints.families import family_of
-from featherfit.checkpoints.layout import weight_files
+from featherfit.checkpoints.layout import TIMM, weight_files
+from featherfit.checkpoints.vision import vision_family_of
 from featherfit.errors import CheckpointError, ConfigError
-from featherfit.models.generic import KNOWN_TYPES
+from featherfit.models.generic import KNOWN_IMAGE_TYPES, KNOWN_TYPES
 from featherfit.models.linear import keeps_copies
 from featherfit.models.mapped import release_pages
+from featherfit.models.pointwise import with_linears
 from featherfit.models.quantized import BaseForm, keep_linears
 from featherfit.models.tables import give_rows_in
+from featherfit.models.timm_backbone import load_timm, timm_model
 from featherfit.startup import collection_paused, scipy_when_called
 
 if TYPE_CHECKING:
@@ -36,6 +40,8 @@ READ_AT_ONCE = 1 << 26
 _OURS = ("attn_implementation", "_attn_implementation", "experts_implementation")
 """Choices that a checkpoint has no say in: they may name kernels on the hub, which would be fetched and run."""
 
+_KINDS = {False: "text", True: "image"}
+
 _STORED_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -47,6 +53,7 @@ def build_backbone(
     attn: str | None = None,
     mapped: bool = False,
     form: BaseForm | None = None,
+    images: bool = False,
 ) -> PreTrainedModel:
     """The pretrained encoder in evaluation mode, read from disk only.
 
@@ -65,17 +72,18 @@ def build_backbone(
             The same numbers, a fraction of the memory. False converts them to `dtype`. Files that are not safetensors
             cannot be mapped and are read.
         form: How the matrices of linear layers are kept, where that is not simply in `dtype`; they cannot train then.
+        images: The image encoder, not the text encoder, is wanted.
 
     Raises:
-        CheckpointError: The folder cannot be read, holds no text encoder, or lacks weights the encoder has.
+        CheckpointError: The folder cannot be read, holds no such encoder, or lacks weights the encoder has.
         ConfigError: A `form`, and no linear layer to keep so.
     """
     if dtype == torch.float32 and not mapped and form is None:
-        return _loaded(checkpoint, torch.float32, attn)
+        return _loaded(checkpoint, torch.float32, attn, images)
     stored = stored_dtype(checkpoint.folder)
-    model = _loaded(checkpoint, stored or torch.float32, attn)
+    model = _loaded(checkpoint, stored or torch.float32, attn, images)
     if any(buffer.is_floating_point() and buffer.dtype != torch.float32 for buffer in model.buffers()):
-        model = _loaded(checkpoint, torch.float32, attn)  # constants were computed in the type of the file
+        model = _loaded(checkpoint, torch.float32, attn, images)  # constants were computed in the type of the file
     convert(model, dtype, mapped=mapped, form=form)
     return model
 
@@ -89,12 +97,14 @@ def _beyond_float16(model: PreTrainedModel) -> set[str]:
     return {f"{layer}.{name}" for layer in layers for name in family.beyond_float16}
 
 
-def _loaded(checkpoint: Checkpoint, dtype: torch.dtype, attn: str | None) -> PreTrainedModel:
+def _loaded(checkpoint: Checkpoint, dtype: torch.dtype, attn: str | None, images: bool) -> PreTrainedModel:
     """The encoder with all weights in one type; those that have it in the file stay there."""
     folder = checkpoint.folder
-    with _quiet_transformers(), _as_checkpoint_error(f"Cannot load the text model in {folder}"):
-        config = _read_config(checkpoint.config)
-        model_class = _model_class(config)
+    if images and checkpoint.model_type == TIMM:
+        return with_linears(load_timm(checkpoint.config, folder))  # type: ignore[return-value]
+    with _quiet_transformers(), _as_checkpoint_error(f"Cannot load the {_KINDS[images]} model in {folder}"):
+        config = _read_config(checkpoint.config, images=images)
+        model_class = _model_class(config, images=images)
         model, found = model_class.from_pretrained(
             folder,
             config=config,
@@ -103,16 +113,16 @@ def _loaded(checkpoint: Checkpoint, dtype: torch.dtype, attn: str | None) -> Pre
             dtype=dtype,
             output_loading_info=True,
             **_attention(attn),
-            **_without_pooler(model_class),
+            **_without_pooler(model_class, config),
         )
-    missing = sorted(name for name in found["missing_keys"] if not _is_dispensable(name))
+    missing = sorted(name for name in found["missing_keys"] if not _is_dispensable(name, images))
     if missing:
         shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         raise CheckpointError(
             f"The weights in {folder} lack {len(missing)} tensors that {model_class.__name__} needs: {shown}. They would be "
             "random. Check that the folder holds the whole checkpoint and that config.json belongs to it."
         )
-    return model.eval()
+    return (with_linears(model) if images else model).eval()
 
 
 def stored_dtype(folder: Path) -> torch.dtype | None:
@@ -171,6 +181,7 @@ def build_backbone_from_config(
     dtype: torch.dtype = torch.float32,
     attn: str | None = None,
     device: str | torch.device = "cpu",
+    images: bool = False,
 ) -> PreTrainedModel:
     """The architecture alone: random weights drawn from torch's global generator, or none on the `meta` device.
 
@@ -179,19 +190,26 @@ def build_backbone_from_config(
         dtype: Type of the weights.
         attn: Attention implementation of `transformers`, or None for its choice.
         device: Where to build; `meta` allocates nothing.
+        images: The image encoder, not the text encoder, is wanted.
 
     Raises:
-        CheckpointError: The config describes no text encoder.
+        CheckpointError: The config describes no such encoder.
     """
-    with _quiet_transformers(), _as_checkpoint_error("Cannot build the text model of this config"):
-        parsed = _read_config(config)
-        model_class = _model_class(parsed)
+    if images and config.get("model_type") == TIMM:
         with torch.device(device):
-            model = model_class._from_config(parsed, dtype=dtype, **_attention(attn), **_without_pooler(model_class))
+            return with_linears(timm_model(config)).to(dtype).eval()  # type: ignore[return-value]
+    with _quiet_transformers(), _as_checkpoint_error(f"Cannot build the {_KINDS[images]} model of this config"):
+        parsed = _read_config(config, images=images)
+        model_class = _model_class(parsed, images=images)
+        without = _without_pooler(model_class, parsed)
+        with torch.device(device):
+            model = model_class._from_config(parsed, dtype=dtype, **_attention(attn), **without)
+            model = with_linears(model) if images else model
     return model.eval()
 
 
-def _read_config(config: dict[str, Any]) -> Any:
+def _read_config(config: dict[str, Any], *, images: bool) -> Any:
+    """What transformers makes of a `config.json`; of a model for images and text, the part for images."""
     import transformers
 
     settings = copy.deepcopy(config)
@@ -206,13 +224,16 @@ def _read_config(config: dict[str, Any]) -> Any:
     parsed = transformers.AutoConfig.for_model(model_type, **settings)
     if hasattr(parsed, "use_cache"):
         parsed.use_cache = False  # a cache of keys and values is of use in generation only
-    return parsed
+    family = vision_family_of(model_type) if images else None
+    return parsed if family is None or family.tower is None else getattr(parsed, family.tower, parsed)
 
 
-def _model_class(config: Any) -> Any:
+def _model_class(config: Any, *, images: bool) -> Any:
     """The class to build: the family's encoder-only class, else what `AutoModel` would take."""
     import transformers
 
+    if images:
+        return _image_class(config)
     family = family_of(config.model_type)
     if family is not None and family.encoder_class is not None:
         with scipy_when_called():
@@ -229,18 +250,34 @@ def _model_class(config: Any) -> Any:
     return found[0] if isinstance(found, (tuple, list)) else found
 
 
-def _without_pooler(model_class: Any) -> dict[str, bool]:
+def _image_class(config: Any) -> Any:
+    import transformers
+
+    if type(config) not in transformers.MODEL_MAPPING:
+        raise CheckpointError(f"{config.model_type!r} is no image encoder. {KNOWN_IMAGE_TYPES}")
+    known: Any = transformers.MODEL_MAPPING[type(config)]
+    found = known[0] if isinstance(known, (tuple, list)) else known
+    if found.main_input_name != "pixel_values":
+        raise CheckpointError(f"{config.model_type!r} is no image encoder. {KNOWN_IMAGE_TYPES}")
+    return found
+
+
+def _without_pooler(model_class: Any, config: Any) -> dict[str, bool]:
+    """Of text models, and of image models whose pooler is not read."""
+    family = vision_family_of(config.model_type)
     takes_it = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
-    return {"add_pooling_layer": False} if takes_it else {}
+    reads_it = model_class.main_input_name == "pixel_values" and (family is None or family.pooler)
+    return {"add_pooling_layer": False} if takes_it and not reads_it else {}
 
 
 def _attention(attn: str | None) -> dict[str, str]:
     return {} if attn is None else {"attn_implementation": attn}
 
 
-def _is_dispensable(name: str) -> bool:
-    """Weights whose absence changes no token state: poolers, heads for word prediction, tables of positions."""
-    return not {"pooler", "position_ids", "lm_head", "cls"}.isdisjoint(name.split("."))
+def _is_dispensable(name: str, images: bool) -> bool:
+    """Weights whose absence changes no output: heads for prediction, tables of positions; poolers, where they are not read."""
+    dispensable = {"position_ids", "mask_token"} if images else {"pooler", "position_ids", "lm_head", "cls"}
+    return not dispensable.isdisjoint(name.split("."))
 
 
 @contextlib.contextmanager

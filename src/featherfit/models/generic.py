@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from featherfit.checkpoints.families import AUTOMM_FILTER, FAMILIES, Family
+from featherfit.checkpoints.vision import VISION_FAMILIES
 from featherfit.errors import CheckpointError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 KNOWN_TYPES = "Known model types: " + ", ".join(name for family in FAMILIES for name in family.model_types) + "."
+KNOWN_IMAGE_TYPES = (
+    "Known model types: " + ", ".join(name for family in VISION_FAMILIES for name in family.model_types) + "."
+)
 
 
 def generic_family(backbone: PreTrainedModel) -> Family:
@@ -52,6 +56,49 @@ def generic_family(backbone: PreTrainedModel) -> Family:
         automm=_automm_targets(backbone.get_submodule(layers)),
         pooling="mean",
         final_norm=_norm_after(backbone, layers),
+    )
+
+
+def generic_vision_family(backbone: PreTrainedModel) -> Family:
+    """A family for an image model we do not list, or whose layers are not where we know them to be.
+
+    The layers are the entries of the outermost list of modules, or sequence of them, with most parameters. The target set
+    `all-linear` works; `automm` selects what AutoMM's default filter would inside the layers, or a joint projection called
+    `qkv`, or else all linear layers; the other sets are empty.
+
+    Raises:
+        CheckpointError: There is no list of modules.
+    """
+    stacks = {
+        name: sum(parameter.numel() for parameter in module.parameters())
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.ModuleList | nn.Sequential) and len(module) > 1
+    }
+    if not stacks:
+        raise CheckpointError(
+            f"{type(backbone).__name__} ({backbone.config.model_type!r}) cannot be taken apart: it has no list of layers. "
+            f"{KNOWN_IMAGE_TYPES}"
+        )
+    most = max(stacks.values())
+    layers = min((name for name, size in stacks.items() if size == most), key=lambda name: name.count("."))
+    stack = backbone.get_submodule(layers)
+    linears = [
+        name for layer in stack.children() for name, module in layer.named_modules() if isinstance(module, nn.Linear)
+    ]
+    joint = [name for name in linears if name.rpartition(".")[2] == "qkv"]
+    return Family(
+        model_types=(backbone.config.model_type,),
+        layers=layers,
+        query="",
+        key="",
+        value="",
+        out="",
+        up=(),
+        down="",
+        automm=_automm_targets(stack) or tuple(dict.fromkeys(joint or linears)),
+        pooling="mean",
+        final_norm=_norm_after(backbone, layers),
+        pooler=True,
     )
 
 

@@ -127,7 +127,7 @@ def _call(
     model: MultiModalModel, forward: Forward, architecture: Architecture, problem_type: ProblemType
 ) -> Callable[[], None]:
     """The forward as a function, with its backward pass if it has one."""
-    device, batch = architecture.device, _batch(forward.lengths, problem_type)
+    device, batch = architecture.device, _batch(forward.lengths, architecture, problem_type)
     accelerator = device.accelerator()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
@@ -141,7 +141,7 @@ def _call(
         # A run keeps its gradients; where they are counted by themselves, each is dropped as soon as it is there.
         dropping = [] if forward.keeps_gradients else trained
         hooks = [parameter.register_post_accumulate_grad_hook(_drop_gradient) for parameter in dropping]
-        with device.training_attention(model.encoder.backbone):
+        with device.training_attention(model):
             accumulate(model, [batch], accelerator, problem_type, architecture.config.optim.label_smoothing)
         for hook in hooks:
             hook.remove()
@@ -156,12 +156,20 @@ def _warm_and(measure: Callable[..., float], call: Callable[[], None], architect
     return measure(call, architecture.device.place)
 
 
-def _batch(lengths: Sequence[int], problem_type: ProblemType) -> Batch:
-    """Rows of random words of these lengths."""
+def _batch(lengths: Sequence[int], architecture: Architecture, problem_type: ProblemType) -> Batch:
+    """Rows of random words that are of these lengths together with what other encoders read."""
     draw = np.random.default_rng(0)
-    ids = [draw.integers(5, 48, length, dtype=np.int32) for length in lengths]
+    least = 0 if architecture.checkpoint is None else 1
+    words = (
+        np.maximum(np.asarray(lengths, dtype=np.int64) - architecture.cost, least) if least else np.zeros_like(lengths)
+    )
+    ids = [draw.integers(5, 48, length, dtype=np.int32) for length in words]
     labels = np.zeros(len(ids), dtype=np.float32 if problem_type == "regression" else np.int64)
-    return collate(TokenizedRows(ids, None, np.asarray(lengths, dtype=np.int64), 0), np.arange(len(ids)), 0, labels)
+    batch = collate(TokenizedRows(ids, None, words, 0), np.arange(len(ids)), 0, labels)
+    parts = {
+        name: rows.tensors(np.arange(len(ids)) % len(rows.lengths)) for name, rows in architecture.examples.items()
+    }
+    return replace(batch, parts=parts)
 
 
 def _drop_gradient(parameter: torch.Tensor) -> None:

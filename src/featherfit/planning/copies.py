@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from featherfit.artifact.fitted import form_of_weights, prepare
+from featherfit.artifact.fitted import build_others, form_of_weights, prepare
 from featherfit.checkpoints import Checkpoint
 from featherfit.config.schema import Config
+from featherfit.data.parts import PartProcessor, PartRows
 from featherfit.models.backbone import build_backbone_from_config, convert, stored_dtype
-from featherfit.models.build import MultiModalModel
-from featherfit.models.heads import Head
+from featherfit.models.build import MultiModalModel, assemble
 from featherfit.models.linear import FrozenLinear
 from featherfit.models.text import TextEncoder
 from featherfit.training.device import Device
@@ -40,15 +40,30 @@ class Architecture:
 
     Attributes:
         config: Settings of the run.
-        checkpoint: Its config and where its weights lie.
+        checkpoint: The text encoder's config and where its weights lie; None where no text is read.
         outputs: Width of the head.
         device: Where the run computes.
+        parts, further: Processors and checkpoints of the other encoders, by their name.
+        examples: What those read of some training rows.
     """
 
     config: Config
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None
     outputs: int
     device: Device
+    parts: Mapping[str, PartProcessor] = field(default_factory=dict)
+    further: Mapping[str, Checkpoint] = field(default_factory=dict)
+    examples: Mapping[str, PartRows] = field(default_factory=dict)
+
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """All pretrained weights."""
+        return [*([] if self.checkpoint is None else [self.checkpoint]), *self.further.values()]
+
+    @property
+    def cost(self) -> int:
+        """Tokens that the other encoders take of a row's forward."""
+        return round(sum(float(rows.lengths.mean()) for rows in self.examples.values()))
 
 
 def whole_model(architecture: Architecture) -> MultiModalModel:
@@ -59,9 +74,11 @@ def whole_model(architecture: Architecture) -> MultiModalModel:
         TargetError: The adapters' targets do not fit it.
         ConfigError: Gradient checkpointing with an encoder that cannot do it.
     """
-    stored = stored_dtype(architecture.checkpoint.folder) or torch.float32
+    checkpoint, backbone = architecture.checkpoint, None
     with undisturbed():
-        backbone = build_backbone_from_config(architecture.checkpoint.config, dtype=stored, device=_META)
+        if checkpoint is not None:
+            stored = stored_dtype(checkpoint.folder) or torch.float32
+            backbone = build_backbone_from_config(checkpoint.config, dtype=stored, device=_META)
         return _prepared(backbone, architecture, _META)
 
 
@@ -82,10 +99,12 @@ def small_copy(architecture: Architecture, layers: int, *, reorders: bool) -> Mu
     # Read from a file, matrices would be converted to this type one by one; here they are made in it.
     form = form_of_weights(architecture.config, architecture.device)
     dtype = torch.float32 if form["form"] is not None else form["dtype"]
+    backbone = None
     with undisturbed():
-        with init_empty_weights(include_buffers=False):
-            backbone = build_backbone_from_config(cut_config(architecture.checkpoint.config, layers), dtype=dtype)
-        fill(backbone)
+        if architecture.checkpoint is not None:
+            with init_empty_weights(include_buffers=False):
+                backbone = build_backbone_from_config(cut_config(architecture.checkpoint.config, layers), dtype=dtype)
+            fill(backbone)
         model = _prepared(backbone, small, architecture.device.place, as_run=architecture)
     for module in model.modules():
         if isinstance(module, FrozenLinear):
@@ -94,7 +113,9 @@ def small_copy(architecture: Architecture, layers: int, *, reorders: bool) -> Mu
 
 
 def depth_of(model: MultiModalModel) -> int:
-    """How many layers a token passes; more than there are where they are shared."""
+    """How many layers a token passes; more than there are where they are shared. Without text, copies are the whole model."""
+    if model.encoder is None:
+        return 1
     return int(model.encoder.backbone.config.num_hidden_layers)
 
 
@@ -158,15 +179,20 @@ def _prepared(
     backbone: Any, architecture: Architecture, place: torch.device, as_run: Architecture | None = None
 ) -> MultiModalModel:
     """A backbone with everything on it that the run's model has; types as the run's settings `as_run` want them."""
-    form = form_of_weights((as_run or architecture).config, architecture.device)
-    if form["dtype"] == torch.float32 and not form["mapped"] and form["form"] is None:
-        backbone = backbone.to(torch.float32)
-    else:
-        convert(backbone, **form)
-    pooling = architecture.config.model.hf_text.pooling_mode
-    encoder = TextEncoder(backbone, pooling=architecture.checkpoint.pooling if pooling == "auto" else pooling)
-    model = MultiModalModel(encoder, Head(encoder.out_dim, architecture.outputs, seed=0))
-    return prepare(model, architecture.config, 0, replace(architecture.device, place=place))
+    encoder = None
+    if backbone is not None and architecture.checkpoint is not None:
+        form = form_of_weights((as_run or architecture).config, architecture.device)
+        if form["dtype"] == torch.float32 and not form["mapped"] and form["form"] is None:
+            backbone = backbone.to(torch.float32)
+        else:
+            convert(backbone, **form)
+        pooling = architecture.config.model.hf_text.pooling_mode
+        encoder = TextEncoder(backbone, pooling=architecture.checkpoint.pooling if pooling == "auto" else pooling)
+    config, parts, further = architecture.config, architecture.parts, architecture.further
+    with place if place.type == "meta" else contextlib.nullcontext():
+        others = build_others(config, parts, further, seed=0, device=None, pretrained=False)
+        model = assemble(encoder, others, config, outputs=architecture.outputs, seed=0)
+    return prepare(model, config, 0, replace(architecture.device, place=place))
 
 
 def _without_names(config: Config) -> Config:

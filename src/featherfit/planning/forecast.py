@@ -65,7 +65,7 @@ class Forecast:
         model = whole_model(architecture)
         self.weights = weights_of(model, architecture, self.task.rows.ids)
         self.depth = depth_of(model)
-        self.padded = not model.encoder.family.packs
+        self.padded = model.padded
         self.checkpoints: bool = architecture.config.model.hf_text.gradient_checkpointing
 
     def usual_tokens(self, *, training: bool = True) -> int:
@@ -92,7 +92,7 @@ class Forecast:
         forwards: dict[int, tuple[int, ...]] = {}
         for step in self._steps(self.usual_tokens()):
             for rows in step:
-                lengths = self.task.rows.lengths[rows]
+                lengths = self.task.lengths[rows]
                 forwards.setdefault(self._size(lengths) // _ALIKE, tuple(map(int, lengths)))
         chosen = list(forwards.values())[:_MET]
         run_once(
@@ -157,7 +157,7 @@ class Forecast:
         steps = self._steps(tokens)
         per_token = self._seconds(forward, checkpointing) / self._size(forward.lengths)
         passes = sum(len(step) for step in steps) / len(steps)
-        computed = sum(self._size(self.task.rows.lengths[rows]) for step in steps for rows in step) / len(steps)
+        computed = sum(self._size(self.task.lengths[rows]) for step in steps for rows in step) / len(steps)
         number = seconds_per_number(self.task.architecture)
         table = self.weights.largest_table / 4 * number * _TABLE_PASSES / _OPTIMISER_PASSES
         step = per_token * computed + passes * table + number * self.weights.trainable
@@ -205,7 +205,7 @@ class Forecast:
     def _steps(self, tokens: int) -> list[list[np.ndarray]]:
         """Steps of a few epochs, of the rows that are known; cut once for each limit."""
         if tokens not in self._cut:
-            lengths, rows = self.task.rows.lengths, self.task.architecture.config.env.batch_size
+            lengths, rows = self.task.lengths, self.task.architecture.config.env.batch_size
             self._cut[tokens] = [
                 step
                 for epoch in range(_EPOCHS)
@@ -218,13 +218,15 @@ class Forecast:
 
     def _training_forwards(self, tokens: int) -> list[Forward]:
         """The forwards of an epoch that take most: that of most tokens, and that of the longest rows."""
-        forwards = [self.task.rows.lengths[rows] for step in self._steps(tokens) for rows in step]
+        forwards = [self.task.lengths[rows] for step in self._steps(tokens) for rows in step]
         return self._heaviest(forwards, training=True, keeps_gradients=self._single(tokens))
 
     def _inference_forwards(self, tokens: int | None) -> list[Forward]:
         tokens = self.usual_tokens(training=False) if tokens is None else tokens
-        batches = inference_plan(self.task.rows, tokens, padded=self.padded).batches
-        return self._heaviest([self.task.rows.lengths[rows] for rows in batches], training=False)
+        batches = inference_plan(
+            self.task.rows, tokens, padded=self.padded, parts=self.task.architecture.examples
+        ).batches
+        return self._heaviest([self.task.lengths[rows] for rows in batches], training=False)
 
     def _heaviest(self, found: list[np.ndarray], *, training: bool, keeps_gradients: bool = False) -> list[Forward]:
         largest = max(found, key=lambda lengths: (self._size(lengths), lengths.max()))

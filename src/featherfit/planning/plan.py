@@ -167,7 +167,7 @@ def plan_run(task: Task, *, standalone: bool) -> Plan:
     step, epoch = forecast.step_seconds(tokens, checkpointing)
     lengths = task.rows.lengths
     return Plan(
-        checkpoint=task.architecture.checkpoint.name,
+        checkpoint=" + ".join(one.name for one in task.architecture.checkpoints) or "no pretrained weights",
         peft=config.optim.peft,
         device=device.place.type,
         precision={"no": "float32", "bf16": "bfloat16", "fp16": "float16"}[device.precision],
@@ -202,7 +202,7 @@ def _artifact_size(forecast: Forecast, *, standalone: bool) -> int:
     architecture = forecast.task.architecture
     size = forecast.weights.trained + _TEXT_FILES + forecast.weights.names + _TENSOR_HEADER * forecast.weights.tensors
     whole = architecture.config.optim.peft is None
-    if whole or standalone:
+    if architecture.checkpoint is not None and (whole or standalone):
         folder = architecture.checkpoint.folder
         files = [folder / name for name in (FAST_TOKENIZER, *VOCABULARIES, *TOKENIZER_SETTINGS)]
         size += sum(file.stat().st_size for file in files if file.is_file())

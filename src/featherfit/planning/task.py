@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,10 @@ import pandas as pd
 from featherfit.artifact.fitted import outputs_of
 from featherfit.checkpoints import Checkpoint
 from featherfit.config.schema import Config
+from featherfit.data.batch import total_lengths
+from featherfit.data.parts import PartProcessor
 from featherfit.data.processors.label import LabelProcessor
+from featherfit.data.processors.notext import NoText
 from featherfit.data.processors.text import TextProcessor, TokenizedRows
 from featherfit.memory import release_freed_memory
 from featherfit.planning.copies import Architecture
@@ -43,7 +47,8 @@ class Task:
         architecture: Settings, checkpoint, head and device.
         problem_type: Decides the loss.
         rows: Some of its training rows, the longest among them.
-        mean_length: Mean tokens of a row.
+        lengths: Tokens each of them takes in a forward, all encoders together, (rows,).
+        mean_length: Mean tokens of a row's text.
         total_rows: How many rows it trains on.
         longest: Most tokens a row may have.
         tokenizer: Bytes the tokenizer takes at most.
@@ -52,6 +57,7 @@ class Task:
     architecture: Architecture
     problem_type: ProblemType
     rows: TokenizedRows
+    lengths: np.ndarray
     mean_length: float
     total_rows: int
     longest: int
@@ -60,34 +66,42 @@ class Task:
 
 def task_of(
     config: Config,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | None,
     device: Device,
     label: LabelProcessor,
-    text: TextProcessor,
+    text: TextProcessor | NoText,
     frame: pd.DataFrame,
+    parts: Mapping[str, PartProcessor] | None = None,
+    further: Mapping[str, Checkpoint] | None = None,
 ) -> Task:
     """The task of training on a table.
 
     Args:
         config: Settings of the run.
-        checkpoint: Pretrained weights.
+        checkpoint: Pretrained weights of the text encoder; None where no text is read.
         device: Where the run computes.
         label: Fitted to the label.
         text: Its tokenizer is released.
         frame: Rows to train on; some are tokenized.
+        parts, further: Processors and checkpoints of the other encoders, by their name.
 
     Raises:
         DataError: A row that cannot be tokenized.
     """
-    chosen, spaced = sampled(frame, text.columns)
+    chosen, spaced = sampled(frame, list(text.columns))
     rows, tokenizer = _tokenized(text, chosen)
+    parts = parts or {}
+    read = {name: processor(chosen) for name, processor in parts.items()}
+    lengths = total_lengths(rows, read)
+    longest = int(lengths.max()) if text.max_len is None else text.max_len + int((lengths - rows.lengths).max())
     return Task(
-        Architecture(config, checkpoint, outputs_of(label), device),
+        Architecture(config, checkpoint, outputs_of(label), device, parts, further or {}, read),
         label.problem_type,
         rows,
+        lengths,
         float(rows.lengths[:spaced].mean()),
         len(frame),
-        text.max_len or int(rows.lengths.max()),
+        longest,
         tokenizer,
     )
 
@@ -97,12 +111,14 @@ def sampled(frame: pd.DataFrame, columns: list[str]) -> tuple[pd.DataFrame, int]
     if len(frame) <= SAMPLE + LONGEST:
         return frame, len(frame)
     spaced = np.linspace(0, len(frame) - 1, SAMPLE).round().astype(int)
+    if not columns:
+        return frame.iloc[spaced], len(spaced)
     letters = sum(frame[column].astype(str).str.len().fillna(0).to_numpy() for column in columns)
     longest = np.setdiff1d(np.argsort(letters, kind="stable")[-LONGEST:], spaced)
     return frame.iloc[np.concatenate([spaced, longest])], len(spaced)
 
 
-def _tokenized(text: TextProcessor, frame: pd.DataFrame) -> tuple[TokenizedRows, int]:
+def _tokenized(text: TextProcessor | NoText, frame: pd.DataFrame) -> tuple[TokenizedRows, int]:
     """The rows' ids, and the bytes the tokenizer takes at most, being built included."""
     text.release_tokenizer()
     release_freed_memory()

@@ -68,7 +68,7 @@ def weights_of(model: MultiModalModel, architecture: Architecture, ids: Iterable
         ids: Token ids of some rows, for the pages of embedding tables that stay in their file.
     """
     device = architecture.device
-    stored = stored_dtype(architecture.checkpoint.folder)
+    stored = None if architecture.checkpoint is None else stored_dtype(architecture.checkpoint.folder)
     form = form_of_weights(architecture.config, device)
     dtype, mapped = form["dtype"], form["mapped"]
     in_file = stored is not None and device.place.type == "cpu" and (mapped or stored == torch.float32)
@@ -116,9 +116,11 @@ def weights_of(model: MultiModalModel, architecture: Architecture, ids: Iterable
 
 
 def _added(model: MultiModalModel) -> int:
-    """Numbers of adapters and head."""
-    own = [module.parameters(recurse=False) for module in model.modules() if getattr(module, "is_adapter", False)]
-    return sum(p.numel() for some in (*own, model.head.parameters()) for p in some)
+    """Numbers of adapters, heads and whatever else begins with random weights."""
+    adapters = [module.parameters(recurse=False) for module in model.modules() if getattr(module, "is_adapter", False)]
+    pretrained = {id(p) for encoder in model.pretrained().values() for p in encoder.parameters()}
+    new = [parameter for parameter in model.parameters() if id(parameter) not in pretrained]
+    return sum(p.numel() for some in (*adapters, new) for p in some)
 
 
 def _keeps_copies(model: MultiModalModel, architecture: Architecture) -> bool:

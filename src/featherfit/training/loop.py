@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,7 @@ from featherfit.models.build import MultiModalModel
 from featherfit.training.average import WeightAverage
 from featherfit.training.device import Device
 from featherfit.training.losses import row_losses
+from featherfit.training.mixing import Mixing, mixed_losses
 from featherfit.training.oom import TokenLimit, fits, rewinding, until_it_fits
 from featherfit.training.optim import build_optimizer, schedule, warmup_steps
 from featherfit.training.ranks import Ranks
@@ -121,7 +123,7 @@ def train(
         device.tokens_per_forward(config.rows_per_forward(training=True), longest, training=True),
         dataset,
         pad_id,
-        padded=not model.encoder.family.packs,
+        padded=model.padded,
         remedy=f"A smaller env.per_gpu_batch_size (it is {config.env.per_gpu_batch_size}) does so from the first step.",
     )
     ranks.begin(parameters, dataset)
@@ -130,15 +132,13 @@ def train(
         progress.restore(start)
     steps = _steps(dataset, config, plan, pad_id, seed, ranks, progress.step, limit)
 
-    def gradients(batches: list[Batch]) -> float:
-        return accumulate(model, limit.within(batches), accelerator, problem_type, optim.label_smoothing)
-
+    gradients = partial(_gradients, model, limit, accelerator, problem_type, config)
     for step, (epoch, micro_batches) in enumerate(released_now_and_then(steps), start=progress.step + 1):
         model.train()
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = rate * shape(step - 1)
-        with device.training_attention(model.encoder.backbone):
-            loss = _whatever_fits(gradients, micro_batches, limit, optimizer, device, step, config)
+        with device.training_attention(model):
+            loss = _whatever_fits(partial(gradients, epoch), micro_batches, limit, optimizer, device, step, config)
         loss, rows = ranks.sum_step(parameters, loss, micro_batches)
         progress.step, progress.rows = step, progress.rows + rows
         if not math.isfinite(loss):
@@ -171,19 +171,23 @@ def _steps(
 ) -> Iterator[tuple[int, list[Batch]]]:
     """(epoch from 1, micro-batches) of every step of the plan but those done; cut by the limit as it is when the epoch begins.
 
+    Rows are as `Dataset.of_epoch` has them.
+
     Each rank gets its own share of the step's rows, which may be none. Where all have to compute equally often, those with
     less to do get rows of weight 0.
     """
 
     def of_rank(rank: int, epoch: int, left: int) -> list[list[np.ndarray]]:
         return training_batches(
-            dataset.rows.lengths, config.env.batch_size, limit.of_epoch, padded=limit.padded, seed=seed, epoch=epoch,
+            dataset.lengths, config.env.batch_size, limit.of_epoch, padded=limit.padded, seed=seed, epoch=epoch,
             share=rank, shares=ranks.world,
         )[skipped : skipped + left]  # fmt: skip
 
-    left = plan.total_steps - done
+    whole, left = dataset, plan.total_steps - done
     epoch, skipped = divmod(done, plan.steps_per_epoch)
     while left > 0:
+        dataset = whole.of_epoch(epoch)
+        limit.use(dataset)
         if not skipped:
             limit.of_epoch = limit.tokens
         steps = of_rank(ranks.rank, epoch, left)
@@ -198,6 +202,7 @@ def _steps(
             dataset.labels,
             dataset.weights,
             workers=config.env.num_workers,
+            parts=dataset.parts,
         )
         for step, *all_shares in zip(steps, *everyones, strict=True):
             own = [next(batches) for _ in step]
@@ -205,14 +210,34 @@ def _steps(
             yield epoch, own + [_weightless(dataset, all_shares[0][-1][-1:], pad_id) for _ in range(idle)]
 
 
+def _gradients(
+    model: MultiModalModel,
+    limit: TokenLimit,
+    accelerator: Accelerator,
+    problem_type: ProblemType,
+    config: Config,
+    epoch: int,
+    batches: list[Batch],
+) -> float:
+    """`accumulate` of a step's batches, cut to the limit, with their rows mixed if the settings ask for it in this epoch."""
+    mixup = config.data.mixup
+    mixing = Mixing(mixup) if mixup.turn_on and epoch <= mixup.turn_off_epoch else None
+    return accumulate(model, limit.within(batches), accelerator, problem_type, config.optim.label_smoothing, mixing)
+
+
 def _weightless(dataset: Dataset, rows: np.ndarray, pad_id: int) -> Batch:
     """Rows that a rank computes to keep the others company."""
-    batch = collate(dataset.rows, rows, pad_id, dataset.labels)
+    batch = collate(dataset.rows, rows, pad_id, dataset.labels, parts=dataset.parts)
     return replace(batch, weights=torch.zeros(len(rows)))
 
 
 def accumulate(
-    model: MultiModalModel, batches: list[Batch], accelerator: Accelerator, problem_type: ProblemType, smoothing: float
+    model: MultiModalModel,
+    batches: list[Batch],
+    accelerator: Accelerator,
+    problem_type: ProblemType,
+    smoothing: float,
+    mixing: Mixing | None = None,
 ) -> float:
     """Gradients of the step's weighted mean loss, whatever the micro-batches; returns that loss.
 
@@ -222,22 +247,38 @@ def accumulate(
         accelerator: From `Device.accelerator`.
         problem_type: Decides the loss.
         smoothing: `optim.label_smoothing`.
+        mixing: Mixes the rows of each micro-batch, if they are to be mixed.
     """
     total_weight = sum(batch.weight for batch in batches) or 1.0
     total = 0.0
     for batch in batches:
         with fits(batch):
-            on_device = batch.to(accelerator.device)
+            on_device = (batch if mixing is None else mixing(batch)).to(accelerator.device)
+            mixed = mixing is not None and on_device.mix is not None
+            spread = mixing.config.label_smoothing if mixing is not None and mixed else smoothing
             with accelerator.autocast():
-                logits = model(on_device)
-            assert on_device.labels is not None
-            losses = row_losses(logits, on_device.labels, problem_type, smoothing)
-            if on_device.weights is not None:
-                losses = losses * on_device.weights
+                logits, own = (model(on_device), {}) if model.aux_loss_weight is None else model.all_logits(on_device)
+            losses = mixed_losses(partial(_losses, model, logits, own, problem_type, spread), on_device)
             loss = losses.sum() / total_weight
             accelerator.backward(loss)
             total += float(loss.detach())
     return total
+
+
+def _losses(
+    model: MultiModalModel,
+    logits: torch.Tensor,
+    own: dict[str, torch.Tensor],
+    problem_type: ProblemType,
+    smoothing: float,
+    labels: torch.Tensor,
+    weights: torch.Tensor | None,
+) -> torch.Tensor:
+    """The weighted loss of every row, (B,), with those of the encoders' own heads."""
+    losses = row_losses(logits, labels, problem_type, smoothing)
+    for of_encoder in own.values():
+        losses = losses + (model.aux_loss_weight or 0.0) * row_losses(of_encoder, labels, problem_type, smoothing)
+    return losses if weights is None else losses * weights
 
 
 def _whatever_fits(
@@ -280,7 +321,8 @@ def _diverged(
     rate = f"a learning rate that is too high (optim.lr is {config.learning_rate():g}; try a third of it)"
     causes = [rate]
     if device.precision == "fp16":
-        known = ", which this family of models is known for" if model.encoder.family.beyond_float16 else ""
+        beyond = any(encoder.family.beyond_float16 for encoder in model.pretrained().values())
+        known = ", which this family of models is known for" if beyond else ""
         causes.insert(0, f"overflow in float16{known} (env.precision is {config.env.precision!r}; try 'bf16' or '32')")
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad):
         causes = [f"the step before, which left weights that are no numbers, with {rate}"]

@@ -79,14 +79,18 @@ class TokenLimit:
         self.tokens, self.of_epoch, self.padded = tokens, tokens, padded
         self._dataset, self._pad_id, self._remedy = dataset, pad_id, remedy
 
+    def use(self, dataset: Dataset) -> None:
+        """Takes the rows of later batches from `dataset`, which has them as they are in another epoch."""
+        self._dataset = dataset
+
     def within(self, batches: list[Batch]) -> list[Batch]:
         """The batches as they are if all keep to the limit; otherwise their rows, in the same order, cut anew."""
         if not any(len(batch) > 1 and self._size(batch) > self.tokens for batch in batches):
             return batches
         rows, dataset = torch.cat([batch.rows for batch in batches]).numpy(), self._dataset
         return [
-            collate(dataset.rows, part, self._pad_id, dataset.labels, dataset.weights)
-            for part in cut_evenly(rows, dataset.rows.lengths, self.tokens, padded=self.padded)
+            collate(dataset.rows, part, self._pad_id, dataset.labels, dataset.weights, dataset.parts)
+            for part in cut_evenly(rows, dataset.lengths, self.tokens, padded=self.padded)
         ]
 
     def lower(self, batch: Batch, where: str) -> None:
@@ -105,7 +109,8 @@ class TokenLimit:
         )
 
     def _size(self, batch: Batch) -> int:
-        return int(batch.input_ids.numel() if self.padded else batch.attention_mask.sum())
+        lengths = self._dataset.lengths[batch.rows.cpu().numpy()]
+        return int(lengths.max() * len(lengths) if self.padded else lengths.sum())
 
 
 def until_it_fits(work: Callable[[], T], make_room: Callable[[Batch], None]) -> T:

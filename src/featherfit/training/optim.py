@@ -12,17 +12,23 @@ import torch
 
 from featherfit.adapters.apply import no_decay
 from featherfit.config.schema import Config
-from featherfit.models.build import MultiModalModel
+from featherfit.models.build import TEXT, MultiModalModel
+from featherfit.models.text import TextEncoder
 
 
 def parameter_groups(model: MultiModalModel, config: Config) -> list[dict]:
     """Parameters that train, grouped by learning rate and weight decay.
 
     `layerwise_decay` multiplies the rate by `lr_decay` to the power of the depth: 0 for the head and the norm under it,
-    1 for the last layer, L for the first, L + 1 for embeddings. `two_stages` multiplies the head's rate by `lr_mult`.
+    1 for the last layer, L for the first, L + 1 for embeddings. `two_stages` multiplies the head's rate by `lr_mult`. What
+    begins with random weights, such as the encoder of a table's columns and what joins encoders, goes with the head.
     """
     rate, optim = config.learning_rate(), config.optim
-    depths = {f"encoder.{name}": depth for name, depth in model.encoder.layer_ids().items()}
+    depths = {
+        f"{place}.{name}": depth
+        for place, encoder in _places(model).items()
+        for name, depth in encoder.layer_ids().items()
+    }
     undecayed = no_decay(model)
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -39,6 +45,11 @@ def parameter_groups(model: MultiModalModel, config: Config) -> list[dict]:
         {"params": parameters, "lr": group_rate, "weight_decay": decay}
         for (group_rate, decay), parameters in groups.items()
     ]
+
+
+def _places(model: MultiModalModel) -> dict[str, TextEncoder]:
+    """The pretrained encoders by their path in the model."""
+    return {"encoder" if name == TEXT else f"others.{name}": encoder for name, encoder in model.pretrained().items()}
 
 
 def build_optimizer(model: MultiModalModel, config: Config) -> torch.optim.Optimizer:

@@ -33,6 +33,23 @@ def column_texts(column: pd.Series) -> list[str]:
     return texts
 
 
+def written(texts: list[str], column: str, template: str) -> list[str]:
+    """Values of a column in one of AutoMM's templates; what is missing stays empty.
+
+    Args:
+        texts: From `column_texts`.
+        column: Name of the column.
+        template: `direct` for the value alone, `list`, `text` or `latex`.
+    """
+    before, after = {
+        "direct": ("", ""),
+        "list": (f"{column}: ", ""),
+        "text": (f"{column} is ", ""),
+        "latex": ("", " & "),
+    }[template]
+    return [f"{before}{text}{after}" if text else "" for text in texts] if before or after else texts
+
+
 def unreadable_cells(column: pd.Series) -> dict[int, str]:
     """What is wrong with the cells that cannot be read, by position: no text and no number, or no Unicode."""
     found = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ import pandas as pd
 from featherfit.checkpoints.families import family_of
 from featherfit.config.schema import HfTextConfig
 from featherfit.data.messages import some
-from featherfit.data.processors.cells import column_texts
+from featherfit.data.processors.cells import column_texts, written
 from featherfit.data.processors.tokens import TokenLists, encode
 from featherfit.data.token_cache import encode_once
 from featherfit.errors import CheckpointError, ConfigError, DataError
@@ -87,6 +87,7 @@ class TextProcessor:
         model_max_len: int | None = None,
         *,
         decoder: bool = False,
+        templates: Mapping[str, str] | None = None,
     ):
         """Works out the row layout.
 
@@ -98,6 +99,7 @@ class TextProcessor:
             segment_num: Segment ids columns alternate between; 1 where the model has no segments.
             model_max_len: Most tokens the model has positions for; None for no limit.
             decoder: The model reads left to right, so that a row has to end with a token of its own.
+            templates: Columns of categories or numbers among them, with how their values are written.
 
         Raises:
             ConfigError: No room for text in `max_text_len`, or no separator to insert.
@@ -106,6 +108,7 @@ class TextProcessor:
         self._tokenizer = tokenizer
         self._vocabulary: str | None = None
         self.columns = list(columns)
+        self._templates = dict(templates or {})
         self.segment_num = segment_num if "token_type_ids" in tokenizer.model_input_names else 1
         self.prefix, self.suffix = _special_tokens(tokenizer)
         end = tokenizer.eos_token_id
@@ -127,7 +130,11 @@ class TextProcessor:
     @classmethod
     @collection_paused()
     def from_checkpoint(
-        cls, checkpoint: TokenizerSource, columns: Sequence[str], config: HfTextConfig
+        cls,
+        checkpoint: TokenizerSource,
+        columns: Sequence[str],
+        config: HfTextConfig,
+        templates: Mapping[str, str] | None = None,
     ) -> TextProcessor:
         """The processor for a checkpoint's own tokenizer and limits.
 
@@ -150,6 +157,7 @@ class TextProcessor:
             _segment_num(config.text_segment_num, getattr(model_config, "type_vocab_size", None) or 0),
             positions,
             decoder=family is not None and family.decoder,
+            templates=templates,
         )
         if processor.max_len is not None and config.max_text_len > processor.max_len:
             limit = processor.max_len
@@ -181,8 +189,12 @@ class TextProcessor:
             self._vocabulary, self._tokenizer._tokenizer = self._tokenizer.backend_tokenizer.to_str(), None
             release_freed_memory()
 
-    def __call__(self, frame: pd.DataFrame) -> TokenizedRows:
+    def __call__(self, frame: pd.DataFrame, *, once: bool = False) -> TokenizedRows:
         """Tokenizes every row of `frame`; other columns and the order of columns do not matter.
+
+        Args:
+            frame: The table.
+            once: These very texts will not be seen again, so that their tokens are not kept on disk.
 
         Raises:
             DataError: A column is missing, a value is neither text nor a number, or text the tokenizer refuses.
@@ -193,7 +205,7 @@ class TextProcessor:
                 f"The table lacks the text columns {some(missing, 20)}. "
                 f"Needed: {', '.join(self.columns)}. Given: {', '.join(map(str, frame.columns)) or 'none'}."
             )
-        fields = [self._tokenize(frame[column]) for column in self.columns]
+        fields = [self._tokenize(frame[column], once) for column in self.columns]
         return self._single(*fields[0]) if len(fields) == 1 else self._joined(fields)
 
     def _single(self, tokens: TokenLists, rows: np.ndarray) -> TokenizedRows:
@@ -238,12 +250,12 @@ class TextProcessor:
             )
         return self.max_len - special
 
-    def _tokenize(self, column: pd.Series) -> tuple[TokenLists, np.ndarray]:
+    def _tokenize(self, column: pd.Series, once: bool) -> tuple[TokenLists, np.ndarray]:
         """Token ids of a column's distinct strings, and which of them each row holds, (rows,)."""
-        texts = column_texts(column)
+        texts = written(column_texts(column), str(column.name), self._templates.get(str(column.name), "direct"))
         places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
         try:
-            tokens = encode_once(self.tokenizer, list(places))
+            tokens = (encode if once else encode_once)(self.tokenizer, list(places))
         except Exception as error:  # the Rust tokenizer raises plain Exception; anything unexplained goes on up
             self._refuse(list(places), texts, column, error)
             raise

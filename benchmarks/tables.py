@@ -1,0 +1,264 @@
+"""Tables of text and columns: featherfit, AutoMM on the same checkpoint, and a classical baseline, on the same rows.
+
+    python benchmarks/tables.py FOLDER --dataset drug_reviews|movies [--seeds 0 1 2] [--only featherfit automm classical]
+        [--rows N] [--epochs N] [--venv DIR] [--json FILE] [--plot FILE]
+
+FOLDER holds a folder for each data set, with `train.tsv` and `test.tsv`. featherfit and AutoMM run at their defaults with
+multilingual-e5-small as the text encoder, each in a process of its own without a GPU; AutoMM in an environment of its own
+(`versus_environment.py`), with its text augmentation off, which would download word lists. The classical baseline is
+scikit-learn's HistGradientBoosting over numbers, dates, categories, and 64 principal components of the TF-IDF of the joined
+texts. `text` and `columns` are featherfit with one of its two encoders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHECKPOINT = "intfloat/multilingual-e5-small"
+
+DATASETS = {"drug_reviews": ("label", "accuracy"), "movies": ("rating", "rmse")}
+"""Label and metric."""
+
+CONTESTANTS = ("featherfit", "automm", "classical", "text", "columns")
+DEFAULT = ("featherfit", "automm", "classical")
+
+COMPONENTS = 64
+"""Principal components of the texts that the trees see."""
+
+
+def read(path: str) -> pd.DataFrame:
+    """A table; only an empty field counts as missing."""
+    import pandas as pd
+
+    return pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""])
+
+
+def score_featherfit(job: dict[str, Any], train: pd.DataFrame, test: pd.DataFrame) -> float:
+    """The default call, or, of `text` and `columns`, with one encoder."""
+    import warnings
+
+    from featherfit import MultiModalPredictor
+
+    names = {"text": ["hf_text"], "columns": ["ft_transformer"]}.get(job["contestant"])
+    overrides: dict[str, Any] = {} if names is None else {"model.names": names}
+    if job["epochs"]:
+        overrides["optim.max_epochs"] = job["epochs"]
+    warnings.simplefilter("ignore")
+    predictor = MultiModalPredictor(
+        label=job["label"], eval_metric=job["metric"], path=Path(job["scratch"]) / "model", verbosity=0
+    )
+    predictor.fit(train, hyperparameters=overrides, seed=job["seed"])
+    return float(predictor.evaluate(test)[job["metric"]])
+
+
+def score_automm(job: dict[str, Any], train: pd.DataFrame, test: pd.DataFrame) -> float:
+    """AutoMM's default call, with the checkpoint given."""
+    from autogluon.multimodal import MultiModalPredictor
+
+    overrides: dict[str, Any] = {
+        "model.hf_text.checkpoint_name": job["checkpoint"],
+        "model.hf_text.text_trivial_aug_maxscale": 0.0,
+    }
+    if job["epochs"]:
+        overrides["optim.max_epochs"] = job["epochs"]
+    predictor = MultiModalPredictor(
+        label=job["label"], eval_metric=job["metric"], path=str(Path(job["scratch"]) / "model"), verbosity=1,
+        enable_progress_bar=False,
+    )  # fmt: skip
+    predictor.fit(train, hyperparameters=overrides, seed=job["seed"])
+    return abs(float(predictor.evaluate(test, metrics=[job["metric"]])[job["metric"]]))
+
+
+def score_classical(job: dict[str, Any], train: pd.DataFrame, test: pd.DataFrame) -> float:
+    """Gradient-boosted trees over everything."""
+    import numpy as np
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    label, seed = job["label"], job["seed"]
+    x, z = classical_features(train.drop(columns=label), test.drop(columns=label), seed)
+    if job["metric"] == "rmse":
+        model = HistGradientBoostingRegressor(random_state=seed).fit(x, train[label])
+        return float(np.sqrt(np.mean((model.predict(z) - test[label].to_numpy()) ** 2)))
+    model = HistGradientBoostingClassifier(random_state=seed).fit(x, train[label])
+    return float((model.predict(z) == test[label].to_numpy()).mean())
+
+
+def classical_features(train: pd.DataFrame, test: pd.DataFrame, seed: int) -> tuple[Any, Any]:
+    """Numbers for the trees, of both tables: numbers, seconds of dates, codes of categories, components of texts."""
+    import numpy as np
+    import pandas as pd
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+
+    found: list[list[Any]] = [[], []]
+    texts = []
+    for name in train.columns:
+        both = [train[name], test[name]]
+        if pd.api.types.is_numeric_dtype(train[name]):
+            columns = [part.to_numpy(float) for part in both]
+        else:
+            times = pd.to_datetime(train[name], errors="coerce", format="mixed")
+            texts.append(name)
+            if times.notna().mean() > 0.9:
+                dates = [pd.to_datetime(part, errors="coerce", format="mixed") for part in both]
+                columns = [(part - pd.Timestamp(0)).dt.total_seconds().to_numpy(float) for part in dates]
+                texts.pop()
+            else:
+                places = {value: place for place, value in enumerate(train[name].value_counts().index)}
+                columns = [part.map(places).to_numpy(float) for part in both]
+        for place, column in enumerate(columns):
+            found[place].append(column[:, None])
+    joined = [part[texts].fillna("").astype(str).agg(" ".join, axis=1) for part in (train, test)]
+    reader = make_pipeline(
+        TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2), TruncatedSVD(COMPONENTS, random_state=seed)
+    )
+    for place, components in enumerate((reader.fit_transform(joined[0]), reader.transform(joined[1]))):
+        found[place].append(components)
+    return np.hstack(found[0]), np.hstack(found[1])
+
+
+SCORERS = {
+    "featherfit": score_featherfit, "text": score_featherfit, "columns": score_featherfit,
+    "automm": score_automm, "classical": score_classical,
+}  # fmt: skip
+
+
+def child(file: str) -> None:
+    """One contestant and seed, in this process; the score goes into the job's `result`."""
+    job = json.loads(Path(file).read_text(encoding="utf-8"))
+    train, test = (read(job[part]) for part in ("train", "test"))
+    if job["rows"]:
+        train = train.head(job["rows"])
+    started = time.perf_counter()
+    score = SCORERS[job["contestant"]](job, train, test)
+    result = {"score": score, "seconds": time.perf_counter() - started}
+    Path(job["result"]).write_text(json.dumps(result), encoding="utf-8")
+
+
+def run_one(python: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """The same in a new process of another Python."""
+    with tempfile.TemporaryDirectory() as scratch:
+        job = {**job, "scratch": scratch, "result": str(Path(scratch) / "result.json")}
+        file = Path(scratch) / "job.json"
+        file.write_text(json.dumps(job), encoding="utf-8")
+        settings = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(
+            [python, __file__, "--child", str(file)],
+            cwd=scratch,
+            env=os.environ | settings,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            sys.exit(f"{job['contestant']}, seed {job['seed']}:\n{done.stderr[-3000:]}")
+        result = json.loads(Path(job["result"]).read_text(encoding="utf-8"))
+    return {"contestant": job["contestant"], "seed": job["seed"], **result}
+
+
+def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean, spread and seconds of every contestant."""
+    from statistics import mean, pstdev
+
+    names = list(dict.fromkeys(run["contestant"] for run in runs))
+    found = []
+    for name in names:
+        own = [run for run in runs if run["contestant"] == name]
+        scores = [run["score"] for run in own]
+        seconds = mean(run["seconds"] for run in own)
+        found.append(
+            {"contestant": name, "mean": mean(scores), "spread": pstdev(scores), "scores": scores, "seconds": seconds}
+        )
+    return found
+
+
+def markdown(lines: list[dict[str, Any]], metric: str) -> str:
+    """The table for a document."""
+    rows = [
+        f"| contestant | {metric}, mean | standard deviation | single seeds | seconds |",
+        "|---|---:|---:|---|---:|",
+    ]
+    for line in lines:
+        single = ", ".join(f"{score:.4f}" for score in line["scores"])
+        rows.append(
+            f"| {line['contestant']} | {line['mean']:.4f} | {line['spread']:.4f} | {single} | {line['seconds']:.0f} |"
+        )
+    return "\n".join(rows)
+
+
+def plot(lines: list[dict[str, Any]], metric: str, title: str, target: Path) -> None:
+    """A bar for each contestant, and a dot for each seed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for place, line in enumerate(lines):
+        axes.bar(place, line["mean"], color="tab:blue", alpha=0.5)
+        axes.plot([place] * len(line["scores"]), line["scores"], "o", color="black", markersize=4)
+    axes.set_xticks(range(len(lines)), [line["contestant"] for line in lines])
+    axes.set_ylabel(metric)
+    low = min(score for line in lines for score in line["scores"])
+    axes.set_ylim(bottom=0.9 * low)
+    axes.set_title(title)
+    figure.savefig(target, dpi=150)
+
+
+def main() -> None:
+    """Runs what the command line asks for."""
+    if sys.argv[1:2] == ["--child"]:
+        child(sys.argv[2])
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--dataset", choices=list(DATASETS), required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(DEFAULT))
+    parser.add_argument("--rows", type=int, help="at most so many training rows")
+    parser.add_argument("--epochs", type=int, help="of featherfit and AutoMM, instead of their default, 20")
+    parser.add_argument("--venv", type=Path, help="AutoMM's environment; made if it is not there")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    pythons: dict[str, Path] = {}
+    checkpoint = ""
+    if "automm" in options.only:
+        from versus_environment import AUTOMM, automm_python
+
+        from featherfit.checkpoints import resolve_checkpoint
+        from featherfit.checkpoints.cache import cache_dir
+
+        folder = options.venv or cache_dir() / "venvs" / f"automm-{AUTOMM}"
+        pythons["automm"] = automm_python(folder.expanduser().absolute())
+        checkpoint = str(resolve_checkpoint(CHECKPOINT).folder)
+    label, metric = DATASETS[options.dataset]
+    data = (options.folder / options.dataset).absolute()
+    job = {
+        "label": label, "metric": metric, "rows": options.rows, "epochs": options.epochs, "checkpoint": checkpoint,
+        "train": str(data / "train.tsv"), "test": str(data / "test.tsv"),
+    }  # fmt: skip
+    runs = []
+    for seed in options.seeds:
+        for name in options.only:
+            runs.append(run_one(pythons.get(name, Path(sys.executable)), {**job, "contestant": name, "seed": seed}))
+            print(f"{name}, seed {seed}: {metric} {runs[-1]['score']:.4f}, {runs[-1]['seconds']:.0f} s", flush=True)
+            if options.json:
+                content = {"dataset": options.dataset, "metric": metric, "runs": runs, "summary": summary(runs)}
+                options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    print(f"\n{markdown(summary(runs), metric)}")
+    if options.plot:
+        plot(summary(runs), metric, options.dataset, options.plot)
+
+
+if __name__ == "__main__":
+    main()
