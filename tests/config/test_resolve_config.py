@@ -30,7 +30,8 @@ def test_the_user_wins_over_the_preset_over_the_defaults():
 def test_a_previous_fit_takes_the_place_of_the_defaults():
     base = build_config({"optim.max_epochs": 3, "optim.top_k": 5, "env.batch_size": 4})
     resolved = resolve_config("multilingual_e5_small", {"env.batch_size": 2}, has_gpu=False, base=base)
-    wanted = {"optim.max_epochs": 3, "optim.top_k": 1, "optim.ema_decay": 0.99, "env.batch_size": 2}
+    of_preset = {"optim.top_k": 1, "optim.few_shot": "auto", "optim.ema_decay": 0.99}
+    wanted = {"optim.max_epochs": 3, **of_preset, "env.batch_size": 2}
     assert resolved.config == build_config(wanted)
     assert resolved.given == {"env.batch_size"}
 

@@ -53,6 +53,7 @@ PRESETS: dict[str, Preset] = {
         {
             "model.hf_text.checkpoint_name": "intfloat/multilingual-e5-small",
             "optim.top_k": 1,
+            "optim.few_shot": "auto",
             "optim.ema_decay": 0.99,
         },
     ),
@@ -61,6 +62,7 @@ PRESETS: dict[str, Preset] = {
         {
             "model.hf_text.checkpoint_name": "microsoft/mdeberta-v3-base",
             "optim.top_k": 1,
+            "optim.few_shot": "auto",
             "env.precision": "32",
             "env.per_gpu_batch_size": 4,
         },
