@@ -25,6 +25,7 @@ LAYERS = (
     ("preparing",),
     ("resuming",),
     ("steps",),
+    ("starting",),
     ("fitting",),
     ("serving",),
     ("predictor",),

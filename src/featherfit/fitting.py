@@ -21,6 +21,7 @@ from featherfit.preparing import (
     without_odd_rows,
 )
 from featherfit.resuming import planned_before, record_of, refuse_differences, resumed_request
+from featherfit.starting import begins_with_contrast, start_model
 from featherfit.startup import collection_paused
 from featherfit.steps import Run, take_steps, undoing
 
@@ -72,9 +73,10 @@ def run_fit(request: FitRequest, work: Workspace, reporter: Reporter, previous: 
         record = work.record or record_of(request, asked, fitted, sets, further=previous is not None)
         _note(work, fitted, previous, record)
         run = Run.begun(request, work, fitted, sets, reporter, started, resumes=resumes)
-        if previous is None and fitted.config.optim.head_init == "probe" and run.saved is None:
-            _probe(fitted, sets[0])
-        return _train(run)
+        few = previous is None and begins_with_contrast(run)
+        if previous is None and run.saved is None:
+            start_model(run, contrasts=few)
+        return _train(run, _epochs(fitted.config, few=few))
 
 
 def _began_from(work: Workspace) -> Fitted | None:
@@ -221,20 +223,14 @@ def _looked_at(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame, 
     return replace(fitted, data_report=report.with_lengths(len(rows), rows.truncated, rows.lost, fitted.text.max_len))
 
 
-def _probe(fitted: Fitted, train_set: Dataset) -> None:
-    """Starts the head from a linear fit to the training rows."""
-    from featherfit.inference.predict import outputs
-    from featherfit.training.probe import probe_head
-
-    assert train_set.labels is not None
-    embeddings = outputs(fitted, train_set, embeddings=True)
-    for linear, start in fitted.model.probed():
-        seen = embeddings[:, start : start + linear.in_features]
-        probe_head(linear, seen, train_set.labels, fitted.label.problem_type, train_set.weights)
+def _epochs(config: Config, *, few: bool) -> Config:
+    """The settings with as many epochs as are left to train after a start for few labels."""
+    epochs = min(config.optim.few_shot_epochs, config.optim.max_epochs) if few else config.optim.max_epochs
+    return replace(config, optim=replace(config.optim, max_epochs=epochs))
 
 
-def _train(run: Run) -> Fitted:
-    """Trains, gives the model its best weights, and returns the fitted predictor with its summary."""
+def _train(run: Run, config: Config) -> Fitted:
+    """Trains as `config` says, gives the model its best weights, and returns the fitted predictor with its summary."""
     from featherfit.evaluation.chance import warn_of_chance
     from featherfit.evaluation.metrics import METRICS
     from featherfit.inference.decide import calibrated
@@ -250,7 +246,7 @@ def _train(run: Run) -> Fitted:
     names = " + ".join(one.name for one in fitted.checkpoints.values())
     method = f"{names}, {optim.peft or 'full fine-tuning'}" if names else "no pretrained weights"
     reporter.model_table(model_size(fitted.model), method)
-    plan = make_plan(len(train_set), fitted.config)
+    plan = make_plan(len(train_set), config)
     evaluate = Validation(fitted, tuning_set, reporter.info)
     states = BestStates(run.work.folder, optim.top_k, METRICS[metric].greater_is_better, fitted.device.ranks)
     steps, reason = take_steps(run, plan, states, evaluate)

@@ -167,17 +167,18 @@ class Reporter:
         self.result(shown.get())
 
     @contextlib.contextmanager
-    def training_progress(self, total_steps: int, metric: str) -> Iterator[TrainingProgress]:
+    def training_progress(self, total_steps: int, metric: str, what: str = "training") -> Iterator[TrainingProgress]:
         """Shows every step's report while the block runs.
 
         Args:
             total_steps: Steps planned.
             metric: Name of the validation metric.
+            what: What the steps are, before the bar.
         """
         if not self.bars:
             yield TrainingProgress(self, metric)
             return
-        with self._bar("training", "{task.fields[text]}") as bar:
+        with self._bar(what, "{task.fields[text]}") as bar:
             task = bar.add_task("", total=total_steps, text="")
             yield TrainingProgress(self, metric, lambda step, text: bar.update(task, completed=step, text=text))
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from featherfit.types import StepReport
 
 DIVERGED = "the loss became no number"
+HEAD_ALONE = "few labels: the head is fitted"
+OUT_OF_TIME = "few labels: time_limit reached, the head is fitted"
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,9 @@ def take_steps(run: Run, plan: Any, states: BestStates, evaluate: Callable[[], f
     if saved is not None:
         states.kept, states.checks_since_best = list(saved.best), saved.checks_since_best
         states.spared = frozenset(kept.file for kept in saved.best)
-    if saved is None or saved.ended is None:
+    if plan.total_steps == 0:
+        step, reason = 0, OUT_OF_TIME if run.work.cut_short else HEAD_ALONE
+    elif saved is None or saved.ended is None:
         step, reason = _train_on(run, plan, states, evaluate)
     else:
         step, reason = saved.loop.facts["step"], saved.ended
@@ -180,7 +184,7 @@ def _leave_for_later(run: Run) -> None:
     """Keeps the state of a fit that ran out of time; where a whole encoder trains, it would be several times its size."""
     from featherfit.training.keeping import forget_states
 
-    if run.fitted.config.optim.peft is None:
+    if run.fitted.config.optim.peft is None or run.work.cut_short:
         return
     run.work.keeps = True
     if run.fitted.device.ranks.first:

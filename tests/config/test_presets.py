@@ -10,6 +10,7 @@ NAMES = "medium_quality, high_quality, best_quality, multilingual, multilingual_
 E5 = {
     "model.hf_text.checkpoint_name": "intfloat/multilingual-e5-small",
     "optim.top_k": 1,
+    "optim.few_shot": "auto",
     "optim.ema_decay": 0.99,
 }
 E5_METHOD = {
@@ -22,6 +23,7 @@ E5_METHOD = {
 MDEBERTA = {
     "model.hf_text.checkpoint_name": "microsoft/mdeberta-v3-base",
     "optim.top_k": 1,
+    "optim.few_shot": "auto",
     "env.precision": "32",
     "env.per_gpu_batch_size": 4,
 }

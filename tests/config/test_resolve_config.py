@@ -31,7 +31,8 @@ def test_a_previous_fit_takes_the_place_of_the_defaults():
     base = build_config({"optim.max_epochs": 3, "optim.top_k": 5, "env.batch_size": 4})
     given = {"env.batch_size": 2, "optim.peft": "ia3_bias"}
     resolved = resolve_config("multilingual_e5_small", given, has_gpu=False, base=base)
-    wanted = {"optim.max_epochs": 3, "optim.top_k": 1, "optim.ema_decay": 0.99, **given}
+    of_preset = {"optim.top_k": 1, "optim.few_shot": "auto", "optim.ema_decay": 0.99}
+    wanted = {"optim.max_epochs": 3, **of_preset, **given}
     assert resolved.config == build_config(wanted)
     assert resolved.given == set(given)
 

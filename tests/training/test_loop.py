@@ -205,7 +205,7 @@ def gradients(micro: int, weights: np.ndarray | None, monkeypatch) -> tuple[dict
     def keep(accelerator, parameters, optim):
         found.update({name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad})
 
-    monkeypatch.setattr(loop, "_clip", keep)
+    monkeypatch.setattr(loop, "clip", keep)
     _, [report] = run(config, dataset(16, weights=weights), model)
     return found, report.loss
 
@@ -250,15 +250,15 @@ class TestClipping:
         def gradients_of(**optim) -> torch.Tensor:
             config = settings(env__batch_size=8, optim__max_steps=1, **optim)
             model, found = model_for(config), []
-            clip = loop._clip
+            clip = loop.clip
 
             def spy(accelerator, parameters, settings):
                 clip(accelerator, parameters, settings)
                 found.append(torch.cat([p.grad.flatten() for p in parameters]))
 
-            monkeypatch.setattr(loop, "_clip", spy)
+            monkeypatch.setattr(loop, "clip", spy)
             run(config, dataset(16), model)
-            monkeypatch.setattr(loop, "_clip", clip)
+            monkeypatch.setattr(loop, "clip", clip)
             return found[0]
 
         return gradients_of

@@ -43,6 +43,8 @@ class Workspace:
         record: What the fit under `path` is, where it is to be gone on with; empty for a new one.
         standalone: What `fit` was told about the artifact.
         keeps: Whether the states stay though the fit is over.
+        cut_short: Whether time was over before the model was as training is to begin with it, so that no state leads to
+            what a whole fit gives.
         failure: What is to be raised once the artifact with the best weights so far is written.
         stop: Whether the fit was asked to end.
         undo: Gives a model that was there before this fit the weights it had.
@@ -52,6 +54,7 @@ class Workspace:
     record: dict[str, Any] = field(default_factory=dict)
     standalone: bool | None = None
     keeps: bool = False
+    cut_short: bool = False
     failure: TrainingError | None = None
     stop: StopRequest = field(default_factory=StopRequest)
     undo: Callable[[], None] = field(default=lambda: None)

@@ -56,6 +56,7 @@ PRESETS: dict[str, Preset] = {
         {
             "model.hf_text.checkpoint_name": "intfloat/multilingual-e5-small",
             "optim.top_k": 1,
+            "optim.few_shot": "auto",
             "optim.ema_decay": 0.99,
         },
         # Transfers better than ia3_bias at the same cost: docs/recipes.md.
@@ -72,6 +73,7 @@ PRESETS: dict[str, Preset] = {
         {
             "model.hf_text.checkpoint_name": "microsoft/mdeberta-v3-base",
             "optim.top_k": 1,
+            "optim.few_shot": "auto",
             "env.precision": "32",
             "env.per_gpu_batch_size": 4,
         },

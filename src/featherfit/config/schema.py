@@ -211,6 +211,15 @@ class OptimConfig:
         "How the head starts: random numbers, or a linear probe fitted to the training rows' embeddings (one more pass).",
         choices=("random", "probe"),
     )
+    few_shot: str = option(
+        "off",
+        "For few labels: the encoder learns to tell the rows of classes apart, then the head is fitted to it; auto where a "
+        "classifier has at most 64 training rows a class on average.",
+        choices=("auto", "on", "off"),
+    )
+    few_shot_epochs: int = option(
+        0, "Most passes of ordinary training after that, in place of max_epochs; 0 for none.", low=0
+    )
     calibration: str | None = option(
         "transfer",
         "Temperature of a classifier's probabilities, fitted to the validation rows where that lowers their log-loss: "

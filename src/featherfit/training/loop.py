@@ -119,13 +119,7 @@ def train(
     base_rates = [group["lr"] for group in optimizer.param_groups]
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     average = WeightAverage(parameters, optim.ema_decay)
-    limit = TokenLimit(
-        device.tokens_per_forward(config.rows_per_forward(training=True), longest, training=True),
-        dataset,
-        pad_id,
-        padded=model.padded,
-        remedy=f"A smaller env.per_gpu_batch_size (it is {config.env.per_gpu_batch_size}) does so from the first step.",
-    )
+    limit = token_limit(model, dataset, config, pad_id=pad_id, longest=longest, device=device)
     ranks.begin(parameters, dataset)
     progress = Progress(model, optimizer, average, limit, accelerator, device)
     if start is not None:
@@ -138,12 +132,12 @@ def train(
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = rate * shape(step - 1)
         with device.training_attention(model):
-            loss = _whatever_fits(partial(gradients, epoch), micro_batches, limit, optimizer, device, step, config)
+            loss = whatever_fits(partial(gradients, epoch), micro_batches, limit, optimizer, device, step, config)
         loss, rows = ranks.sum_step(parameters, loss, micro_batches)
         progress.step, progress.rows = step, progress.rows + rows
         if not math.isfinite(loss):
             raise _diverged(model, micro_batches, dataset, device, config, f"{loss} at step {step} (epoch {epoch})")
-        _clip(accelerator, parameters, optim)
+        clip(accelerator, parameters, optim)
         optimizer.step()
         optimizer.zero_grad()
         average.update()
@@ -164,6 +158,19 @@ def train(
         )
         if validated:
             average.swap()
+
+
+def token_limit(
+    model: MultiModalModel, dataset: Dataset, config: Config, *, pad_id: int, longest: int, device: Device
+) -> TokenLimit:
+    """Most tokens a training forward takes to begin with; arguments as for `train`."""
+    return TokenLimit(
+        device.tokens_per_forward(config.rows_per_forward(training=True), longest, training=True),
+        dataset,
+        pad_id,
+        padded=model.padded,
+        remedy=f"A smaller env.per_gpu_batch_size (it is {config.env.per_gpu_batch_size}) does so from the first step.",
+    )
 
 
 def _steps(
@@ -281,7 +288,7 @@ def _losses(
     return losses if weights is None else losses * weights
 
 
-def _whatever_fits(
+def whatever_fits(
     gradients: Callable[[list[Batch]], float],
     batches: list[Batch],
     limit: TokenLimit,
@@ -333,7 +340,8 @@ def _diverged(
     )
 
 
-def _clip(accelerator: Accelerator, parameters: list[torch.nn.Parameter], optim: OptimConfig) -> None:
+def clip(accelerator: Accelerator, parameters: list[torch.nn.Parameter], optim: OptimConfig) -> None:
+    """Clips the gradients as the settings say, in place."""
     if optim.gradient_clip_val == 0:
         return
     if optim.gradient_clip_algorithm == "norm":

@@ -1,0 +1,110 @@
+"""A run whose model is new goes in; its model, as training proper is to begin with it, comes out.
+
+Whatever is done here is done again if the fit is broken off before its first state, and comes out the same.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from featherfit.errors import ConfigError, Interrupted
+
+if TYPE_CHECKING:
+    from featherfit.steps import Run
+
+
+def start_model(run: Run, *, contrasts: bool) -> None:
+    """Does what `optim.few_shot` and `optim.head_init` ask for, to the model in place.
+
+    Args:
+        run: At its beginning.
+        contrasts: What `begins_with_contrast` says of it.
+
+    Raises:
+        TrainingError: It cannot go on.
+        Interrupted: A signal asked for it.
+    """
+    if contrasts:
+        _contrast(run)
+    if contrasts or run.fitted.config.optim.head_init == "probe":
+        _probe(run)
+
+
+def begins_with_contrast(run: Run) -> bool:
+    """Whether the settings, or the number of labels where they leave it to that, ask for the few-label start.
+
+    Raises:
+        ConfigError: They ask for it, and there are no classes.
+    """
+    from featherfit.training.contrastive import is_few
+
+    wanted, labels = run.fitted.config.optim.few_shot, run.sets[0].labels
+    problem = run.fitted.label.problem_type
+    read = list(run.fitted.model.encoders())
+    if wanted == "on" and problem not in ("binary", "multiclass"):
+        raise ConfigError(f"optim.few_shot='on' tells classes apart, and this problem is {problem}. Leave it out.")
+    if wanted == "on" and read != ["hf_text"]:
+        raise ConfigError(
+            f"optim.few_shot='on' is for text alone, and this table is read by {', '.join(read)}. Leave it out, or name "
+            "model.names=['hf_text']."
+        )
+    assert labels is not None
+    fits = problem in ("binary", "multiclass") and read == ["hf_text"]
+    return wanted == "on" or (wanted == "auto" and fits and is_few(labels))
+
+
+def _contrast(run: Run) -> None:
+    """Trains the encoder to tell the classes apart, with a bar."""
+    from featherfit.training.contrastive import MOST_ROWS_A_CLASS, STEPS, contrast
+
+    fitted, (train_set, _), ranks = run.fitted, run.sets, run.fitted.device.ranks
+    classes = len(fitted.label.classes)
+    optim = fitted.config.optim
+    why = f" (at most {MOST_ROWS_A_CLASS} a class)" if optim.few_shot == "auto" else ""
+    then = f", and {optim.few_shot_epochs} epochs at most follow" if optim.few_shot_epochs else ""
+    run.reporter.info(
+        f"Few labels: {len(train_set)} training rows for {classes} classes{why}. So {STEPS} steps compare rows with each other, "
+        f"then the head is fitted{then}; optim.few_shot='off' trains for optim.max_epochs={optim.max_epochs} instead."
+    )
+    reports = contrast(
+        fitted.model,
+        train_set,
+        fitted.config,
+        pad_id=fitted.text.pad_id,
+        longest=fitted.text.max_len or int(train_set.rows.lengths.max()),
+        device=fitted.device,
+        seed=run.request.seed,
+    )
+    stop, limit = run.work.stop, run.request.time_limit
+    with run.reporter.training_progress(STEPS, fitted.validation_metric, "few labels") as progress, stop.waiting():
+        for report in reports:
+            progress.update(report)
+            limited = limit is not None and time.monotonic() - run.started > limit
+            flags = [stop.signal is not None, ranks.first and limited]
+            stopping, limited = ranks.any_of(flags, fitted.device.place)
+            if stopping:
+                raise Interrupted(
+                    f"Interrupted after step {report.step} of {STEPS} of the few-label start.", stop.signal or 15
+                )
+            if limited:
+                run.work.cut_short = True
+                run.reporter.warn(
+                    f"time_limit of {limit:g} s was over after step {report.step} of {STEPS} of the few-label start, so the "
+                    "fit cannot be gone on with. Give it more time, or optim.few_shot='off'."
+                )
+                break
+    fitted.model.eval()
+
+
+def _probe(run: Run) -> None:
+    """Starts the head from a linear fit to the training rows."""
+    from featherfit.inference.predict import outputs
+    from featherfit.training.probe import probe_head
+
+    fitted, train_set = run.fitted, run.sets[0]
+    assert train_set.labels is not None
+    embeddings = outputs(fitted, train_set, embeddings=True)
+    for linear, start in fitted.model.probed():
+        seen = embeddings[:, start : start + linear.in_features]
+        probe_head(linear, seen, train_set.labels, fitted.label.problem_type, train_set.weights)
