@@ -176,7 +176,7 @@ def load_artifact(path: str | Path) -> Fitted:
     decision, constants = Decision.from_json(schema_file.decision.model_dump()), dict(schema_file.constants)
     summary = dict(opened.documents.summary)
     return Fitted(
-        config, schema, label, text, checkpoint, model, device, *metrics, decision, constants, summary, None, parts, further
+        config, schema, label, text, checkpoint, model, device, *metrics, decision, constants, summary, parts=parts, further=further
     )  # fmt: skip
 
 
