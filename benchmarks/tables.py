@@ -6,8 +6,8 @@
 FOLDER holds a folder for each data set, with `train.tsv` and `test.tsv`. featherfit and AutoMM run at their defaults with
 multilingual-e5-small as the text encoder, each in a process of its own without a GPU; AutoMM in an environment of its own
 (`versus_environment.py`), with its text augmentation off, which would download word lists. The classical baseline is
-scikit-learn's HistGradientBoosting over numbers, dates, categories, and 64 principal components of the TF-IDF of the joined
-texts. `text` and `columns` are featherfit with one of its two encoders.
+scikit-learn's HistGradientBoosting over numbers, dates, categories, and the first 64 components of the TF-IDF of every column of
+strings. `text` and `columns` are featherfit with one of its two encoders.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CONTESTANTS = ("featherfit", "automm", "classical", "text", "columns")
 DEFAULT = ("featherfit", "automm", "classical")
 
 COMPONENTS = 64
-"""Principal components of the texts that the trees see."""
+"""Components of a column's TF-IDF that the trees see, at most."""
 
 
 def read(path: str) -> pd.DataFrame:
@@ -100,7 +100,6 @@ def classical_features(train: pd.DataFrame, test: pd.DataFrame, seed: int) -> tu
     import pandas as pd
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.pipeline import make_pipeline
 
     found: list[list[Any]] = [[], []]
     texts = []
@@ -120,12 +119,13 @@ def classical_features(train: pd.DataFrame, test: pd.DataFrame, seed: int) -> tu
                 columns = [part.map(places).to_numpy(float) for part in both]
         for place, column in enumerate(columns):
             found[place].append(column[:, None])
-    joined = [part[texts].fillna("").astype(str).agg(" ".join, axis=1) for part in (train, test)]
-    reader = make_pipeline(
-        TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2), TruncatedSVD(COMPONENTS, random_state=seed)
-    )
-    for place, components in enumerate((reader.fit_transform(joined[0]), reader.transform(joined[1]))):
-        found[place].append(components)
+    for name in texts:
+        reader = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2)
+        parts = [part[name].fillna("").astype(str) for part in (train, test)]
+        known = reader.fit_transform(parts[0])
+        svd = TruncatedSVD(min(COMPONENTS, known.shape[1] - 1), random_state=seed)
+        found[0].append(svd.fit_transform(known))
+        found[1].append(svd.transform(reader.transform(parts[1])))
     return np.hstack(found[0]), np.hstack(found[1])
 
 

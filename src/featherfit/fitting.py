@@ -218,7 +218,8 @@ def _looked_at(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame, 
     from featherfit.memory import release_freed_memory
 
     rows = train_set.rows
-    report = check_data(train_frame, tuning, fitted.schema)
+    read = [*fitted.text.columns, *(name for part in fitted.parts.values() for name in part.columns)]
+    report = check_data(train_frame, tuning, fitted.schema, read)
     release_freed_memory()  # the detector of languages takes 0.1 GB for half a second
     return replace(fitted, data_report=report.with_lengths(len(rows), rows.truncated, rows.lost, fitted.text.max_len))
 

@@ -88,8 +88,12 @@ class TestLeakage:
     def test_one_that_is_not_used(self):
         frame = table()
         frame["stars"] = frame["label"] * 4 + 1
-        finding = found(frame)["leakage"]
-        assert finding.severity == "note" and "'stars'" in finding.message and "not used" in finding.message
+        used, unused = (
+            {one.kind: one for one in check_data(frame, None, infer_schema(frame, "label"), read)}["leakage"]
+            for read in (None, ["text"])
+        )
+        assert used.severity == "warning" and "'stars' decides the label. Is it known" in used.message
+        assert unused.severity == "note" and "'stars'" in unused.message and "not used" in unused.message
 
     def test_one_error_in_two_hundred_is_still_a_leak_and_ten_are_not(self):
         frame = table(200)
@@ -254,3 +258,17 @@ def test_time_grows_with_the_rows():
         check_data(frame, frame, schema)
         took.append(time.process_time() - start)
     assert took[1] < 200 * max(took[0], 0.005)
+
+
+def test_rows_are_the_same_if_all_their_columns_are():
+    frame = pd.DataFrame(
+        {"text": ["it works well", "do not buy"] * 20, "price": np.arange(40) / 7, "label": [0, 1, 1, 0] * 10}
+    )
+    kinds = {one.kind: one for one in check_data(frame, frame[:3], infer_schema(frame, "label"))}
+    assert not kinds.keys() & {"duplicates", "conflicts"}
+    assert "3 validation rows of 3 have the values of a training row" in kinds["overlap"].message
+    again = pd.concat([frame, frame[:2].assign(label=[1, 1])])
+    kinds = {one.kind: one for one in check_data(again, frame[:3].assign(price=-1.0), infer_schema(again, "label"))}
+    assert "2 training rows of 42 have the values of an earlier one" in kinds["duplicates"].message
+    assert "2 training rows have values that other rows give other labels" in kinds["conflicts"].message
+    assert "overlap" not in kinds

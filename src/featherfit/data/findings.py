@@ -6,7 +6,7 @@ Nothing here changes a row or stops a fit. All checks are linear in the number o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -108,35 +108,43 @@ class DataReport:
         return replace(self, findings=(*self.findings, Finding("too_long", severity, message, truncated)))
 
 
-def check_data(train: pd.DataFrame, tuning: pd.DataFrame | None, schema: Schema) -> DataReport:
+def check_data(
+    train: pd.DataFrame, tuning: pd.DataFrame | None, schema: Schema, read: Collection[str] | None = None
+) -> DataReport:
     """Looks for what commonly goes wrong with data.
 
     Args:
         train: Rows to train on.
         tuning: Rows to validate on; None if there are none yet.
         schema: Names text columns and label.
+        read: Columns that are used; None for all but constants and identifiers.
 
     Raises:
         DataError: Cells that are neither text nor numbers.
     """
+    read = [name for name in schema.columns if name not in schema.dropped] if read is None else read
     texts = _texts(train, schema.text_columns)
-    codes, distinct = pd.factorize(np.array(texts, dtype=object))
-    found = [*_texts_found(texts, codes, len(distinct)), *_constant(schema)]
+    others = [name for name in schema.columns if name in read and name not in schema.text_columns]
+    what = "values" if others else "text"
+    keys = _keys(train, texts, others)
+    codes, distinct = pd.factorize(np.array(keys, dtype=object))
+    found = [*_texts_found(texts), *_duplicates(texts, codes, len(distinct), what), *_constant(schema)]
     labels = None
     if schema.label is not None:
         labels, names = pd.factorize(train[schema.label])
         if schema.problem_type == "regression":
-            found += _conflicts(codes, labels, "numbers")
+            found += _conflicts(codes, labels, what, "numbers")
         else:
             found += [
                 *_classes_found(labels, names),
-                *_conflicts(codes, labels, "labels"),
+                *_conflicts(codes, labels, what, "labels"),
                 *_named(texts, labels, names),
             ]
-        found += _leaks(train, schema, labels)
+        found += _leaks(train, schema, labels, read)
     if tuning is not None:
         held = _texts(tuning, schema.text_columns)
-        found += [*_overlap(pd.Index(distinct, dtype=object), held), *_new_scripts(texts, held)]
+        found += _overlap(pd.Index(distinct, dtype=object), _keys(tuning, held, others), what)
+        found += _new_scripts(texts, held)
         if labels is not None and schema.problem_type != "regression" and schema.label in tuning.columns:
             found += _not_validated(names, tuning[schema.label])
     return DataReport(tuple(found))
@@ -148,20 +156,20 @@ def _texts(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     return fields[0] if len(fields) == 1 else ["\x1f".join(row) for row in zip(*fields, strict=True)]
 
 
-def _texts_found(texts: list[str], codes: np.ndarray, distinct: int) -> Iterator[Finding]:
+def _keys(frame: pd.DataFrame, texts: list[str], others: Sequence[str]) -> list[str]:
+    """Each row's texts and other values as one string."""
+    if not others:
+        return texts
+    fields = [frame[name].map(repr).tolist() for name in others]
+    return ["\x1f".join(row) for row in zip(*([texts] if texts else []), *fields, strict=True)]
+
+
+def _texts_found(texts: list[str]) -> Iterator[Finding]:
     empty = sum(not text.strip("\x1f \t\n") for text in texts)
     if empty:
         severity: Severity = "warning" if empty > len(texts) / 10 else "note"
         yield Finding(
             "empty", severity, f"{count(empty, 'training row')} of {len(texts)} {_has(empty)} no text.", empty
-        )
-    again = len(codes) - distinct - max(0, empty - 1)
-    if again > 0:
-        yield Finding(
-            "duplicates",
-            "note",
-            f"{count(again, 'training row')} of {len(texts)} {_has(again)} the text of an earlier one.",
-            again,
         )
     shares = {name: share for name, share in script_shares(texts).items() if share >= 0.001}
     if shares:
@@ -169,6 +177,18 @@ def _texts_found(texts: list[str], codes: np.ndarray, distinct: int) -> Iterator
         yield Finding("scripts", "note", f"Scripts of the training texts: {listed}.", len(shares))
         if len(texts) >= FEW_TEXTS:
             yield from _languages(texts)
+
+
+def _duplicates(texts: list[str], codes: np.ndarray, distinct: int, what: str) -> Iterator[Finding]:
+    empty = 0 if what == "values" else sum(not text.strip("\x1f \t\n") for text in texts)
+    again = len(codes) - distinct - max(0, empty - 1)
+    if again > 0:
+        yield Finding(
+            "duplicates",
+            "note",
+            f"{count(again, 'training row')} of {len(codes)} {_has(again)} the {what} of an earlier one.",
+            again,
+        )
 
 
 def _languages(texts: list[str]) -> Iterator[Finding]:
@@ -213,17 +233,17 @@ def _classes_found(labels: np.ndarray, names: Any) -> Iterator[Finding]:
         yield Finding("lopsided", "warning", message, int(sizes.max()))
 
 
-def _conflicts(codes: np.ndarray, labels: np.ndarray, what: str) -> Iterator[Finding]:
-    """Rows whose text has another label elsewhere."""
+def _conflicts(codes: np.ndarray, labels: np.ndarray, what: str, differ: str) -> Iterator[Finding]:
+    """Rows whose text, or values, have another label elsewhere."""
     if not len(codes):
         return
     width = int(labels.max()) + 2
     pairs = np.unique(codes.astype(np.int64) * width + labels + 1)
     rows = int((np.bincount(pairs // width)[codes] > 1).sum())
     if rows:
-        yield Finding(
-            "conflicts", "warning", f"{rows} training rows have a text that other rows give other {what}.", rows
-        )
+        given = "a text" if what == "text" else "values"
+        message = f"{rows} training rows have {given} that other rows give other {differ}."
+        yield Finding("conflicts", "warning", message, rows)
 
 
 def _named(texts: list[str], labels: np.ndarray, names: Any) -> Iterator[Finding]:
@@ -240,13 +260,13 @@ def _named(texts: list[str], labels: np.ndarray, names: Any) -> Iterator[Finding
         yield Finding("leakage", "warning", message, telling)
 
 
-def _leaks(train: pd.DataFrame, schema: Schema, labels: np.ndarray) -> Iterator[Finding]:
+def _leaks(train: pd.DataFrame, schema: Schema, labels: np.ndarray, read: Collection[str]) -> Iterator[Finding]:
     """Columns, or first and last words of them, that decide the label."""
     for name, kind in schema.columns.items():
         codes = _codes(train[name])
         if codes is not None and _tells(codes, labels):
-            used = "Is it known when predicting?" if kind == "text" else "It is not used."
-            severity: Severity = "warning" if kind == "text" else "note"
+            used = "Is it known when predicting?" if name in read else "It is not used."
+            severity: Severity = "warning" if name in read else "note"
             yield Finding("leakage", severity, f"Column {name!r} decides the label. {used}", len(labels))
         elif kind == "text":
             yield from _telling_words(name, column_texts(train[name]), labels)
@@ -283,10 +303,10 @@ def _tells(codes: np.ndarray, labels: np.ndarray, share: float = 0.1) -> bool:
     return bool(largest.sum() >= TELLS * rows and commonest < (2 * TELLS - 1) * rows)
 
 
-def _overlap(distinct: pd.Index, held: list[str]) -> Iterator[Finding]:
+def _overlap(distinct: pd.Index, held: list[str], what: str) -> Iterator[Finding]:
     rows = int((distinct.get_indexer(np.array(held, dtype=object)) >= 0).sum()) if len(held) and len(distinct) else 0
     if rows:
-        message = f"{count(rows, 'validation row')} of {len(held)} {_has(rows)} the text of a training row, so scores are too good."
+        message = f"{count(rows, 'validation row')} of {len(held)} {_has(rows)} the {what} of a training row, so scores are too good."
         yield Finding("overlap", "warning", message, rows)
 
 
