@@ -350,7 +350,7 @@ def test_settings_share_nothing_that_can_change():
     to_flat(config)["optim.lora.filter"].append("value")
     assert config.optim.lora.filter == ["query"]
     to_flat(Config())["model.names"].append("x")
-    assert Config().model.names == ["hf_text"]
+    assert "x" not in Config().model.names
 
 
 def test_a_config_built_by_hand_is_checked_on_its_way_back():

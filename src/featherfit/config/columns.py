@@ -22,7 +22,7 @@ class FtTransformerConfig:
         high=4096,
         allowed="a whole number of at least 1, or null",
     )
-    num_blocks: int = option(2, "Layers.", low=1, high=64)
+    num_blocks: int = option(2, "Number of layers.", low=1, high=64)
     attention_num_heads: int = option(8, "Heads of attention; they divide the width of the layers.", low=1, high=64)
     attention_dropout: float = option(0.2, "Dropout of attention weights while training.", low=0, high=0.99)
     residual_dropout: float = option(0.0, "Dropout of what a layer adds while training.", low=0, high=0.99)
@@ -63,7 +63,7 @@ class FusionTransformerConfig:
     """`model.fusion_transformer`: encoders' vectors as the tokens of a small transformer."""
 
     hidden_size: int = option(192, "Width of its layers.", low=1, high=16_384)
-    num_blocks: int = option(3, "Layers.", low=1, high=64)
+    num_blocks: int = option(3, "Number of layers.", low=1, high=64)
     attention_num_heads: int = option(8, "Heads of attention; they divide hidden_size.", low=1, high=64)
     attention_dropout: float = option(0.2, "Dropout of attention weights while training.", low=0, high=0.99)
     residual_dropout: float = option(0.0, "Dropout of what a layer adds while training.", low=0, high=0.99)
