@@ -27,15 +27,17 @@ from featherfit.artifact.card import model_card
 from featherfit.artifact.expected import check_tensors
 from featherfit.artifact.fitted import Fitted, build_others, new_model, outputs_of, prepare
 from featherfit.artifact.opening import Opened, open_artifact
-from featherfit.artifact.standalone import without_foreign
+from featherfit.artifact.standalone import FURTHER_ENCODERS, INDEX, WHOLE, without_foreign
 from featherfit.checkpoints import Checkpoint, resolve_checkpoint
 from featherfit.checkpoints.layout import (
     CONFIG,
     FAST_TOKENIZER,
+    IMAGE_PROCESSOR,
     POOLING,
     TOKENIZER_SETTINGS,
     VOCABULARIES,
     read_json,
+    weight_files,
     write_json,
 )
 from featherfit.checkpoints.resolve import read_checkpoint
@@ -84,6 +86,9 @@ def save_artifact(fitted: Fitted, path: str | Path, *, standalone: bool | None =
         save_trainable_state(fitted.model, folder / files.WEIGHTS)
         if standalone and fitted.checkpoint is not None:
             _write_base(fitted, fitted.checkpoint, folder / files.BASE, weights=not whole_encoder)
+        if standalone:
+            for name, checkpoint in fitted.further.items():
+                _write_further(fitted, name, checkpoint, folder / files.BASE / name)
         schema = {
             "schema": fitted.schema.to_json(),
             "label": fitted.label.to_json(),
@@ -113,8 +118,14 @@ def _describe(fitted: Fitted, standalone: bool) -> dict[str, Any]:
         "eval_metric": fitted.eval_metric,
         "validation_metric": fitted.validation_metric,
         "parameters": {"total": size.total, "trainable": size.trainable, "megabytes": size.megabytes},
-        "settings": to_flat(fitted.config),
+        "settings": {**to_flat(fitted.config), **_pinned(fitted)},
     }
+
+
+def _pinned(fitted: Fitted) -> dict[str, Any]:
+    """Settings as they turned out where they were left to the model."""
+    encoders = fitted.model.encoders()
+    return {"model.timm_image.pooling_mode": encoders["timm_image"].pooling} if "timm_image" in encoders else {}
 
 
 def _recorded(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -138,6 +149,22 @@ def _write_base(fitted: Fitted, checkpoint: Checkpoint, folder: Path, *, weights
             write_json(folder / name, without_foreign(read_json(folder / name)))
 
 
+def _write_further(fitted: Fitted, name: str, checkpoint: Checkpoint, folder: Path) -> None:
+    """An image encoder as it was before training.
+
+    Its weights are written even where all of them were trained: batch norms have statistics besides, which do not train.
+    """
+    folder.mkdir(parents=True)
+    for file in weight_files(checkpoint.folder):
+        if not file.endswith(".safetensors"):
+            raise ArtifactError(f"{checkpoint.folder / file} is no safetensors file, and an artifact holds no others.")
+        shutil.copyfile(checkpoint.folder / file, folder / file)
+    if (checkpoint.folder / INDEX).is_file() and not (folder / WHOLE).is_file():
+        shutil.copyfile(checkpoint.folder / INDEX, folder / INDEX)
+    write_json(folder / CONFIG, without_foreign(checkpoint.config))
+    write_json(folder / IMAGE_PROCESSOR, without_foreign(fitted.parts[name].to_json()["settings"]))
+
+
 @collection_paused()
 def load_artifact(path: str | Path) -> Fitted:
     """Reads an artifact.
@@ -151,7 +178,7 @@ def load_artifact(path: str | Path) -> Fitted:
     record, schema_file = opened.documents.config, opened.documents.schema_file
     with _damage(opened.folder, FeatherfitError):
         config = _with_pooling(build_config(record.settings), record.pooling)
-        parts = parts_from_json(schema_file.processors.states())
+        parts = parts_from_json(schema_file.processors.states(), config)
         label = LabelProcessor.from_json(schema_file.label.model_dump())
         metrics = (
             metric_name(record.eval_metric, label.problem_type, "eval_metric"),
@@ -168,7 +195,8 @@ def load_artifact(path: str | Path) -> Fitted:
         columns = _columns_read(schema, config, parts, record.checkpoint is not None)
         checkpoint, further = _checkpoint(opened), _further(opened)
         outputs = outputs_of(label)
-        check_tensors(config, checkpoint, parts, further, outputs, opened.weights, opened.base)
+        inside = {name: tensors for name, (_, tensors) in opened.further.items()}
+        check_tensors(config, checkpoint, parts, further, outputs, opened.weights, opened.base, inside)
         device = pick_device(config.env, config.model.hf_text.base_precision)
         model = _model(config, checkpoint, parts, further, outputs, device)
         text = text_processor(checkpoint, columns.get(TEXT, []), schema, config)
@@ -176,7 +204,8 @@ def load_artifact(path: str | Path) -> Fitted:
     decision, constants = Decision.from_json(schema_file.decision.model_dump()), dict(schema_file.constants)
     summary = dict(opened.documents.summary)
     return Fitted(
-        config, schema, label, text, checkpoint, model, device, *metrics, decision, constants, summary, parts=parts, further=further
+        config, schema, label, text, checkpoint, model, device, *metrics, decision, constants, summary,
+        parts=parts, further=further,
     )  # fmt: skip
 
 
@@ -206,8 +235,20 @@ def _damage(folder: Path, *faults: type[Exception]) -> Iterator[None]:
 
 
 def _further(opened: Opened) -> dict[str, Checkpoint]:
-    records = opened.documents.config.further
-    return {name: resolve_checkpoint(record.name, fingerprint=record.fingerprint) for name, record in records.items()}
+    """The weights of the other encoders: inside, where the artifact stands alone."""
+    documents = opened.documents
+    wanted = {name for name in vars(documents.schema_file.processors) if name in FURTHER_ENCODERS
+              and getattr(documents.schema_file.processors, name) is not None}  # fmt: skip
+    if wanted != documents.config.further.keys():
+        raise ArtifactError(f"{opened.folder} has other checkpoints than encoders that need one.")
+    found = {}
+    for name, record in documents.config.further.items():
+        if documents.config.standalone:
+            folder = opened.folder / files.BASE / name
+            found[name] = replace(read_checkpoint(folder, name=record.name, source="artifact"), note=record.note)
+        else:
+            found[name] = resolve_checkpoint(record.name, fingerprint=record.fingerprint)
+    return found
 
 
 def _checkpoint(opened: Opened) -> Checkpoint | None:
@@ -246,7 +287,7 @@ def _model(
     if checkpoint is not None:
         backbone = build_backbone_from_config(checkpoint.config)
         encoder = TextEncoder(backbone, pooling=config.model.hf_text.pooling_mode)
-    others = build_others(config, parts, further, seed=0, device=device, pretrained=False)
+    others = build_others(config, parts, further, seed=0, device=device)
     return prepare(assemble(encoder, others, config, outputs=outputs, seed=0), config, 0, device)
 
 
