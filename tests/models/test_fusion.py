@@ -22,6 +22,12 @@ class Fixed(nn.Module):
         return batch[self.name]
 
 
+class Vectors(dict):
+    """A batch of vectors by the encoders' names, whose rows are not mixed."""
+
+    mix = None
+
+
 def fusion(name, seed=0, **flat):
     config = build_config({key.replace("__", "."): value for key, value in flat.items()})
     return build_fusion(name, WIDTHS, config.model, seed=seed).eval()
@@ -29,7 +35,7 @@ def fusion(name, seed=0, **flat):
 
 def vectors(rows=5):
     draw = torch.Generator().manual_seed(0)
-    return {name: torch.randn(rows, width, generator=draw) for name, width in WIDTHS.items()}
+    return Vectors((name, torch.randn(rows, width, generator=draw)) for name, width in WIDTHS.items())
 
 
 @pytest.mark.parametrize(

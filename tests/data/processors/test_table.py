@@ -28,7 +28,7 @@ def frame():
 def processor_of(frame, **flat):
     config = build_config({name.replace("__", "."): value for name, value in flat.items()})
     schema = infer_schema(frame, "y")
-    return fit_parts(frame, columns_by_encoder(schema, config), schema, config)["ft_transformer"]
+    return fit_parts(frame, columns_by_encoder(schema, config), schema, config, {})["ft_transformer"]
 
 
 def test_rows(frame):
@@ -54,7 +54,9 @@ def test_content_is_that_of_the_row_alone(frame):
 
 def test_json_round_trip(frame):
     processor = processor_of(frame)
-    again = parts_from_json(json.loads(json.dumps({"ft_transformer": processor.to_json()})))["ft_transformer"]
+    again = parts_from_json(json.loads(json.dumps({"ft_transformer": processor.to_json()})), build_config({}))[
+        "ft_transformer"
+    ]
     assert again == processor
     assert np.array_equal(again(frame).numbers, processor(frame).numbers)
 
