@@ -29,6 +29,7 @@ def given(fitted, checkpoint) -> dict[str, Any]:
         "outputs": 2,
         "weights": weights,
         "base": {},
+        "inside": {},
     }
 
 

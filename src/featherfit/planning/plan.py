@@ -15,7 +15,7 @@ from featherfit.planning.task import Task
 if TYPE_CHECKING:
     import pandas as pd
 
-_TENSOR_HEADER, _TEXT_FILES = 90, 4200
+_TENSOR_HEADER, _TEXT_FILES = 90, 7000
 """Bytes of an artifact for every tensor's entry, less its name, and for settings, schema, metrics and model card."""
 
 
