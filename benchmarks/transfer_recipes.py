@@ -43,5 +43,11 @@ RECIPES = {
     for recipe in (
         Recipe("automm", contestant="automm"),
         Recipe("tutorial", {"optim.peft": "ia3_bias"}),
+        Recipe("preset", {"optim.max_epochs": 2}, tutorial=False),
+        Recipe(
+            "lora all-linear",
+            {"optim.peft": "lora", "optim.lora.filter": "all-linear", "optim.lr": 1e-3, "optim.end_lr": 1e-3},
+        ),
+        Recipe("target", {"optim.peft": "ia3_bias"}, contestant="target"),
     )
 }
