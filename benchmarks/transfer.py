@@ -29,8 +29,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from contestants import TUTORIAL
 from transfer_data import TASKS, prepare
-from transfer_recipes import RECIPES, TUTORIAL, Recipe
+from transfer_recipes import RECIPES, Recipe
 from transfer_report import markdown, plot
 from versus_environment import AUTOMM, automm_python
 

@@ -14,7 +14,7 @@ class Recipe:
         name: Its row in the table.
         overrides: Settings over `presets="multilingual"` and the tutorial's.
         contestant: `featherfit`; `automm`; or `target`, which learns from each language's own rows.
-        tutorial: Whether the tutorial's settings are given (see `TUTORIAL`), as a user of its notebook does.
+        tutorial: Whether the tutorial's settings are given (`contestants.TUTORIAL`), as a user of its notebook does.
         prefix: Put before every text.
         members: Fits with seeds of their own whose trained weights, from one head, are averaged.
     """
@@ -25,17 +25,6 @@ class Recipe:
     tutorial: bool = True
     prefix: str = ""
     members: int = 1
-
-
-TUTORIAL: dict[str, Any] = {
-    "optim.lr_decay": 0.9,
-    "optim.lr": 3e-3,
-    "optim.end_lr": 3e-3,
-    "optim.max_epochs": 2,
-    "optim.warmup_steps": 0,
-    "env.batch_size": 32,
-}
-"""AutoMM's tutorial on parameter-efficient fine-tuning; its method, ia3_bias, is what each recipe changes."""
 
 
 RECIPES = {

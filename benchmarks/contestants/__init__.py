@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import pandas as pd
+
+TUTORIAL: dict[str, Any] = {
+    "optim.lr_decay": 0.9,
+    "optim.lr": 3e-3,
+    "optim.end_lr": 3e-3,
+    "optim.max_epochs": 2,
+    "optim.warmup_steps": 0,
+    "env.batch_size": 32,
+}
+"""AutoMM's tutorial on parameter-efficient fine-tuning, but for its method, ia3_bias."""
 
 
 class Contestant(Protocol):

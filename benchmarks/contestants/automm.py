@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 from autogluon.multimodal import MultiModalPredictor
 
+from contestants import TUTORIAL
+
 DISTRIBUTIONS = ("autogluon.multimodal", "torch", "transformers", "lightning")
 
 
@@ -23,12 +25,7 @@ class AutoMM:
             "model.hf_text.checkpoint_name": checkpoint,
             "model.hf_text.text_trivial_aug_maxscale": 0.0,
             "optim.peft": "ia3_bias",
-            "optim.lr_decay": 0.9,
-            "optim.lr": 3e-3,
-            "optim.end_lr": 3e-3,
-            "optim.max_epochs": 2,
-            "optim.warmup_steps": 0,
-            "env.batch_size": 32,
+            **TUTORIAL,
         }
         if micro_batch is not None:
             self._overrides["env.per_gpu_batch_size"] = micro_batch

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from contestants import TUTORIAL
 from featherfit import MultiModalPredictor
 
 DISTRIBUTIONS = ("featherfit", "torch", "transformers")
@@ -17,15 +18,7 @@ class Featherfit:
 
     def __init__(self, method: str, int8: bool):
         self._int8 = int8
-        self._overrides = {
-            "optim.peft": method,
-            "optim.lr_decay": 0.9,
-            "optim.lr": 3e-3,
-            "optim.end_lr": 3e-3,
-            "optim.max_epochs": 2,
-            "optim.warmup_steps": 0,
-            "env.batch_size": 32,
-        }
+        self._overrides = TUTORIAL | {"optim.peft": method}
 
     def fit(self, train: pd.DataFrame, seed: int, folder: Path) -> None:
         """Trains and saves; featherfit holds out a fifth of the rows itself, by AutoMM's rule."""

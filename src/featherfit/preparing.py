@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from featherfit.data.processors.text import TextProcessor
     from featherfit.data.schema import Schema
     from featherfit.planning.plan import Plan
+    from featherfit.planning.task import Task
     from featherfit.report import Reporter
     from featherfit.training.device import Device
 
@@ -218,7 +219,6 @@ def keep_within_budget(ready: Prepared, reporter: Reporter, *, may_checkpoint: b
     from featherfit.config.text import show_bytes
     from featherfit.memory import return_freed_memory
     from featherfit.planning.budget import within_budget
-    from featherfit.planning.task import task_of
 
     config = ready.config
     if ready.device.ranks.world > 1:
@@ -228,9 +228,7 @@ def keep_within_budget(ready: Prepared, reporter: Reporter, *, may_checkpoint: b
         )
     if ready.device.place.type == "cpu":
         return_freed_memory()
-    task = task_of(
-        config, ready.checkpoint, ready.device, ready.label, ready.text, ready.train_frame, ready.parts, ready.further
-    )
+    task = _task(ready)
     choice, differs = within_budget(task, may_checkpoint=may_checkpoint)
     if config.env.per_gpu_batch_size == "auto":  # for prediction, and whoever loads the artifact
         config = replace(config, env=replace(config.env, per_gpu_batch_size=max(1, choice.tokens // task.longest)))
@@ -247,6 +245,16 @@ def keep_within_budget(ready: Prepared, reporter: Reporter, *, may_checkpoint: b
     return replace(ready, config=config, device=replace(ready.device, budget_tokens=choice.tokens))
 
 
+def _task(ready: Prepared) -> Task:
+    """What planning has to know of a run."""
+    from featherfit.planning.task import task_of
+
+    return task_of(
+        ready.config, ready.checkpoint, ready.device, ready.label, ready.text, ready.train_frame, ready.parts,
+        ready.further,
+    )  # fmt: skip
+
+
 def plan_fit(request: FitRequest, reporter: Reporter, base: Config | None, *, standalone: bool) -> Plan:
     """What a fit would need for the same request; nothing is trained and no weights are read.
 
@@ -261,19 +269,9 @@ def plan_fit(request: FitRequest, reporter: Reporter, base: Config | None, *, st
     """
     config, frame, tuning = read_request(request, reporter, base)
     from featherfit.planning.plan import plan_run
-    from featherfit.planning.task import task_of
 
     ready = prepare(request, config, frame, tuning, reporter)
-    task = task_of(
-        ready.config,
-        ready.checkpoint,
-        ready.device,
-        ready.label,
-        ready.text,
-        ready.train_frame,
-        ready.parts,
-        ready.further,
-    )
+    task = _task(ready)
     return plan_run(task, standalone=standalone)
 
 
@@ -298,10 +296,11 @@ def _check_arguments(request: FitRequest) -> None:
 def _tell_unread(schema: Schema, config: Config, reporter: Reporter) -> None:
     from featherfit.data.modalities import unread
 
-    for name in unread(schema, config):
+    names = unread(schema, config)
+    for name in names:
         if schema.columns[name] == "null":
             reporter.info(f"{schema.reasons[name]} It is not used.")
-    idle = [name for name in unread(schema, config) if schema.columns[name] != "null"]
+    idle = [name for name in names if schema.columns[name] != "null"]
     if idle:
         shown = ", ".join(f"{name!r} ({schema.columns[name]})" for name in idle)
         warnings.warn(

@@ -72,7 +72,7 @@ def _contrast(run: Run) -> None:
         train_set,
         fitted.config,
         pad_id=fitted.text.pad_id,
-        longest=fitted.text.max_len or int(train_set.rows.lengths.max()),
+        longest=train_set.longest(fitted.text.max_len),
         device=fitted.device,
         seed=run.request.seed,
     )

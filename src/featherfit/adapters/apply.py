@@ -93,7 +93,7 @@ def apply_adapters(model: MultiModalModel, optim: OptimConfig, *, seed: int) -> 
 
 
 def _freeze_pretrained(model: MultiModalModel) -> None:
-    pretrained = {id(p) for encoder in model.pretrained().values() for p in encoder.parameters()}
+    pretrained = model.from_checkpoints()
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) not in pretrained)
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from featherfit.config.options import option
+from featherfit.config.options import (
+    activation_offload_option,
+    base_precision_option,
+    dropout_option,
+    gradient_checkpointing_option,
+    option,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,21 +55,10 @@ class TimmImageConfig:
         choices=("all_logits", "all_images"),
     )
     use_learnable_image: bool = option(False, "Learn the vector of rows without images; otherwise it is zeros.")
-    base_precision: str = option(
-        "auto",
-        "How frozen matrices are kept: auto is the type of the products; int8 and int4 keep codes of 8.125 and 4.5 bits.",
-        choices=("auto", "float32", "bfloat16", "float16", "int8", "int4"),
-    )
-    gradient_checkpointing: bool = option(False, "Recompute activations in the backward pass: less memory, more time.")
-    activation_offload: bool = option(
-        False,
-        "Keep what gradient checkpointing keeps, the input of every layer, in the host's memory instead of the GPU's.",
-    )
-    dropout: str = option(
-        "auto",
-        "The checkpoint's own dropout while training: auto is off when adapters train and on when the encoder does.",
-        choices=("auto", "on", "off"),
-    )
+    base_precision: str = base_precision_option()
+    gradient_checkpointing: bool = gradient_checkpointing_option()
+    activation_offload: bool = activation_offload_option()
+    dropout: str = dropout_option()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,3 +43,37 @@ def option(
 def section(cls: type) -> Any:
     """A nested block of settings."""
     return field(default_factory=cls, metadata={"section": True})
+
+
+# What every pretrained encoder can be told, whatever it reads.
+
+
+def base_precision_option() -> Any:
+    """`base_precision` of a pretrained encoder."""
+    return option(
+        "auto",
+        "How frozen matrices are kept: auto is the type of the products; int8 and int4 keep codes of 8.125 and 4.5 bits.",
+        choices=("auto", "float32", "bfloat16", "float16", "int8", "int4"),
+    )
+
+
+def gradient_checkpointing_option() -> Any:
+    """`gradient_checkpointing` of a pretrained encoder."""
+    return option(False, "Recompute activations in the backward pass: less memory, more time.")
+
+
+def activation_offload_option() -> Any:
+    """`activation_offload` of a pretrained encoder."""
+    return option(
+        False,
+        "Keep what gradient checkpointing keeps, the input of every layer, in the host's memory instead of the GPU's.",
+    )
+
+
+def dropout_option() -> Any:
+    """`dropout` of a pretrained encoder."""
+    return option(
+        "auto",
+        "The checkpoint's own dropout while training: auto is off when adapters train and on when the encoder does.",
+        choices=("auto", "on", "off"),
+    )

@@ -16,7 +16,14 @@ from featherfit.config.columns import (
     NumericalConfig,
 )
 from featherfit.config.images import ImageConfig, MixupConfig, TimmImageConfig
-from featherfit.config.options import option, section
+from featherfit.config.options import (
+    activation_offload_option,
+    base_precision_option,
+    dropout_option,
+    gradient_checkpointing_option,
+    option,
+    section,
+)
 
 PEFT_METHODS = (
     "bit_fit",
@@ -56,21 +63,10 @@ class HfTextConfig:
     text_segment_num: int = option(
         2, "Number of segment ids text columns alternate between, where the model has segments.", low=1
     )
-    base_precision: str = option(
-        "auto",
-        "How frozen matrices are kept: auto is the type of the products; int8 and int4 keep codes of 8.125 and 4.5 bits.",
-        choices=("auto", "float32", "bfloat16", "float16", "int8", "int4"),
-    )
-    gradient_checkpointing: bool = option(False, "Recompute activations in the backward pass: less memory, more time.")
-    activation_offload: bool = option(
-        False,
-        "Keep what gradient checkpointing keeps, the input of every layer, in the host's memory instead of the GPU's.",
-    )
-    dropout: str = option(
-        "auto",
-        "The checkpoint's own dropout while training: auto is off when adapters train and on when the encoder does.",
-        choices=("auto", "on", "off"),
-    )
+    base_precision: str = base_precision_option()
+    gradient_checkpointing: bool = gradient_checkpointing_option()
+    activation_offload: bool = activation_offload_option()
+    dropout: str = dropout_option()
     low_cpu_mem_usage: bool = option(
         True, "Weights load memory-mapped, without a second copy. Always on.", choices=(True,)
     )

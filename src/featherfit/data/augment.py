@@ -14,7 +14,6 @@ import pandas as pd
 from featherfit.config.schema import Config
 from featherfit.data.dataset import Dataset
 from featherfit.data.processors.cells import column_texts
-from featherfit.data.processors.image import ImageRows
 from featherfit.data.processors.text import TextProcessor
 from featherfit.data.text_edits import edited
 
@@ -44,10 +43,9 @@ class Augmenting:
 
     def __call__(self, dataset: Dataset, epoch: int) -> Dataset:
         """The rows as they are in this epoch, from 0."""
-        parts = {
-            name: rows.augmented(self.words, self.seed, epoch) if self.words and isinstance(rows, ImageRows) else rows
-            for name, rows in dataset.parts.items()
-        }
+        parts = dataset.parts
+        if self.words:
+            parts = {name: rows.augmented(self.words, self.seed, epoch) for name, rows in parts.items()}
         rows = self._tokens(epoch) if self.most > 0 else dataset.rows
         return replace(dataset, rows=rows, parts=parts, augment=None)
 
@@ -81,7 +79,7 @@ def augmented(
         config: `model.hf_text` and `model.timm_image` are read.
         seed: Of the fit.
     """
-    has_images = any(isinstance(rows, ImageRows) for rows in dataset.parts.values())
+    has_images = any(rows.decodes for rows in dataset.parts.values())
     words = tuple(config.model.timm_image.train_transforms or ()) if has_images else ()
     own = config.model.hf_text
     most = own.text_trivial_aug_maxscale if isinstance(text, TextProcessor) else 0.0

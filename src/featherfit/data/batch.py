@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from featherfit.data.parts import PartRows
-from featherfit.data.processors.image import ImageRows
 from featherfit.data.processors.text import TokenizedRows
 from featherfit.types import Batch
 
@@ -25,6 +24,19 @@ NO_PARTS: Mapping[str, PartRows] = {}
 def total_lengths(rows: TokenizedRows, parts: Mapping[str, PartRows]) -> np.ndarray:
     """Tokens that each row takes in a forward, all encoders together, (rows,) int64."""
     return sum((part.lengths for part in parts.values()), rows.lengths)
+
+
+def longest_row(lengths: np.ndarray, of_text: np.ndarray, max_len: int | None) -> int:
+    """Most tokens a row may take in a forward.
+
+    Args:
+        lengths: Of `total_lengths`.
+        of_text: Those of the text alone, (rows,).
+        max_len: Most tokens a text may have; None for as many as any has.
+    """
+    if max_len is None:
+        return int(lengths.max(initial=1))
+    return max(1, max_len + int((lengths - of_text).max(initial=0)))
 
 
 def collate(
@@ -198,8 +210,7 @@ def load_batches(
         return collate(rows, positions, pad_id, labels, weights, parts)
 
     if workers == 0:
-        decodes = any(isinstance(part, ImageRows) for part in parts.values())
-        return _ahead(assemble, plan) if decodes else map(assemble, plan)
+        return _ahead(assemble, plan) if any(part.decodes for part in parts.values()) else map(assemble, plan)
     from torch.utils.data import DataLoader
 
     loader: Any = DataLoader

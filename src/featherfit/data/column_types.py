@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -24,20 +24,7 @@ from featherfit.data.image_columns import SAMPLE as OPENED
 from featherfit.data.image_columns import image_bytes, image_objects, image_paths, image_texts
 from featherfit.types import ColumnType
 
-COLUMN_TYPES: tuple[ColumnType, ...] = (
-    "text",
-    "numerical",
-    "categorical",
-    "boolean",
-    "datetime",
-    "identifier",
-    "null",
-    "image_path",
-    "image_bytearray",
-    "image_base64_str",
-    "image",
-    "document_image",
-)
+COLUMN_TYPES: tuple[ColumnType, ...] = get_args(ColumnType)
 
 IMAGE_TYPES: tuple[ColumnType, ...] = ("image_path", "image_bytearray", "image_base64_str", "image", "document_image")
 """Columns of images, by what their cells are; `image` takes anything but base64 text, `document_image` too, as an image."""

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from featherfit.data.batch import total_lengths
+from featherfit.data.batch import longest_row, total_lengths
 from featherfit.data.parts import PartProcessor, PartRows
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.notext import NoText
@@ -54,9 +54,7 @@ class Dataset:
 
     def longest(self, max_len: int | None) -> int:
         """Most tokens a row may have, where its text has at most `max_len`; None for as many as any has."""
-        if max_len is None:
-            return int(self.lengths.max(initial=1))
-        return max(1, max_len + int((self.lengths - self.rows.lengths).max(initial=0)))
+        return longest_row(self.lengths, self.rows.lengths, max_len)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -128,7 +128,12 @@ def check_data(
     what = "values" if others else "text"
     keys = _keys(train, texts, others)
     codes, distinct = pd.factorize(np.array(keys, dtype=object))
-    found = [*_texts_found(texts), *_duplicates(texts, codes, len(distinct), what), *_constant(schema)]
+    empty = sum(not text.strip("\x1f \t\n") for text in texts)
+    found = [
+        *_texts_found(texts, empty),
+        *_duplicates(codes, len(distinct), what, 0 if others else empty),
+        *_constant(schema),
+    ]
     labels = None
     if schema.label is not None:
         labels, names = pd.factorize(train[schema.label])
@@ -164,8 +169,7 @@ def _keys(frame: pd.DataFrame, texts: list[str], others: Sequence[str]) -> list[
     return ["\x1f".join(row) for row in zip(*([texts] if texts else []), *fields, strict=True)]
 
 
-def _texts_found(texts: list[str]) -> Iterator[Finding]:
-    empty = sum(not text.strip("\x1f \t\n") for text in texts)
+def _texts_found(texts: list[str], empty: int) -> Iterator[Finding]:
     if empty:
         severity: Severity = "warning" if empty > len(texts) / 10 else "note"
         yield Finding(
@@ -179,8 +183,7 @@ def _texts_found(texts: list[str]) -> Iterator[Finding]:
             yield from _languages(texts)
 
 
-def _duplicates(texts: list[str], codes: np.ndarray, distinct: int, what: str) -> Iterator[Finding]:
-    empty = 0 if what == "values" else sum(not text.strip("\x1f \t\n") for text in texts)
+def _duplicates(codes: np.ndarray, distinct: int, what: str, empty: int) -> Iterator[Finding]:
     again = len(codes) - distinct - max(0, empty - 1)
     if again > 0:
         yield Finding(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 
@@ -18,6 +18,22 @@ def count(number: int, noun: str) -> str:
     if number == 1:
         return f"1 {noun}"
     return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def lacking_columns(needed: Sequence[str], given: Collection[Any], what: str, table: str = "The table") -> str | None:
+    """What to say of a table without some of the columns that are needed; None where it has all of them.
+
+    Args:
+        needed: Their names.
+        given: Names of the columns there are.
+        what: What kind of columns they are, such as `text columns`.
+        table: How the sentence begins.
+    """
+    missing = [column for column in needed if column not in given]
+    if not missing:
+        return None
+    listed = ", ".join(map(str, given)) or "none"
+    return f"{table} lacks the {what} {some(missing, 20)}. Needed: {', '.join(needed)}. Given: {listed}."
 
 
 def raise_all(error: type[Exception], problems: list[str], title: str) -> None:

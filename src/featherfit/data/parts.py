@@ -6,6 +6,7 @@ tensors for the positions of a batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -21,6 +22,20 @@ class PartRows(Protocol):
     @property
     def lengths(self) -> np.ndarray:
         """What each row costs in a forward, in tokens, (rows,) int64; counts into the size of micro-batches."""
+        ...
+
+    @property
+    def decodes(self) -> bool:
+        """Whether `tensors` reads files or unpacks images, which is worth beginning before it is needed."""
+        ...
+
+    def augmented(self, words: Sequence[str], seed: int, epoch: int) -> PartRows:
+        """The same rows as one epoch of training sees them; as they are where nothing is ever changed.
+
+        Args:
+            words: What is done to images, `model.timm_image.train_transforms`.
+            seed, epoch: Decide what is drawn.
+        """
         ...
 
     def content(self, position: int) -> bytes:

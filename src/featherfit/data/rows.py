@@ -127,7 +127,8 @@ def screen_training(
     """Sets rows aside that cannot be trained on, where nothing is known yet but the table itself.
 
     Cells count where their column is text without them: because `column_types` says so, or because most of its cells can be
-    read and are text; where it is of images; and where `column_types` says that they are numbers, and they are none. A label has to be there, to be of the type that most labels have, and no infinite number.
+    read and are text; where it is of images; and where `column_types` says that they are numbers, and they are none. A label
+    has to be there, to be of the type that most labels have, and no infinite number.
 
     Args:
         table: Left as it is.
@@ -138,17 +139,19 @@ def screen_training(
     given = column_types or {}
     found: list[tuple[int, str, str]] = []
     for name in table.columns:
-        if given.get(name) == "numerical" and name != label:
+        if name == label:
+            continue
+        if given.get(name) == "numerical":
             cells, odd_numbers = table[name].tolist(), as_floats(table[name])[1]
             found += [
                 (int(place), name, f"{str(cells[place])[:60]!r} is no number") for place in np.flatnonzero(odd_numbers)
             ]
         kind = given.get(name) or infer_column_type(table[name], folder_of(table))[0]
-        if kind in IMAGE_TYPES and name != label:
+        if kind in IMAGE_TYPES:
             cells = unreadable_images(table[name].tolist(), kind, folder_of(table))
             found += [(place, name, why) for place, why in cells.items()]
             continue
-        if name == label or given.get(name, "text") != "text":
+        if given.get(name, "text") != "text":
             continue
         if name not in given and table[name].dtype.kind in _NUMBERS:
             continue

@@ -15,7 +15,7 @@ import pandas as pd
 
 from featherfit.artifact.fitted import Fitted
 from featherfit.data.chunks import TableFile, open_table
-from featherfit.data.messages import raise_all, some
+from featherfit.data.messages import lacking_columns, raise_all, some
 from featherfit.data.parts import PartRows
 from featherfit.data.processors.cells import column_texts
 from featherfit.data.rows import (
@@ -208,12 +208,8 @@ def _check_request(fitted: Fitted, kept: list[str], results: list[str], proba: b
 
 def _check_columns(table: TableFile, what: str, read: list[str], kept: list[str]) -> None:
     given = ", ".join(map(str, table.types)) or "none"
-    problems = []
-    lacking = [name for name in read if name not in table.types]
-    if lacking:
-        problems.append(
-            f"{str(table.path)!r} lacks the {what} {some(lacking, 20)}. Needed: {', '.join(read)}. Given: {given}."
-        )
+    lacking = lacking_columns(read, table.types, what, repr(str(table.path)))
+    problems = [] if lacking is None else [lacking]
     problems += [
         f"keep_columns names {name!r}, which is not a column.{did_you_mean(name, table.types)} Given: {given}."
         for name in kept

@@ -74,6 +74,10 @@ class MultiModalModel(nn.Module):
         """The encoders with pretrained weights, which adapters apply to, by name."""
         return {name: encoder for name, encoder in self.encoders().items() if hasattr(encoder, "backbone")}  # type: ignore[misc]
 
+    def from_checkpoints(self) -> set[int]:
+        """`id` of every parameter of an encoder with pretrained weights; the others begin with random ones."""
+        return {id(parameter) for encoder in self.pretrained().values() for parameter in encoder.parameters()}
+
     @property
     def padded(self) -> bool:
         """Whether padding is computed, and so counts into the size of a forward."""

@@ -11,7 +11,7 @@ from torch import nn
 from featherfit.config.columns import FusionMlpConfig, FusionTransformerConfig
 from featherfit.config.schema import ModelConfig
 from featherfit.errors import ConfigError
-from featherfit.models.layers import ACTIVATIONS, Block
+from featherfit.models.layers import ACTIVATIONS, blocks
 
 LATE = "fusion_logits"
 """The fusion that joins no vectors: each encoder has a head, and their logits are averaged."""
@@ -69,19 +69,7 @@ class FusionTransformer(nn.Module):
             )
         self.adapters = nn.ModuleDict({name: nn.Linear(own, width) for name, own in widths.items()})
         self.row = nn.Parameter(torch.empty(width).uniform_(-(width**-0.5), width**-0.5))
-        self.blocks = nn.ModuleList(
-            Block(
-                width,
-                heads=config.attention_num_heads,
-                hidden=config.ffn_hidden_size,
-                activation=config.ffn_activation,
-                attention_dropout=config.attention_dropout,
-                residual_dropout=config.residual_dropout,
-                ffn_dropout=config.ffn_dropout,
-                first=place == 0,
-            )
-            for place in range(config.num_blocks)
-        )
+        self.blocks = blocks(width, config)
         self.norm, self.activation = nn.LayerNorm(width), ACTIVATIONS[config.head_activation]
 
     def forward(self, vectors: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -44,19 +45,7 @@ def generic_family(backbone: PreTrainedModel) -> Family:
             f"{count} layers instead of one. {KNOWN_TYPES}"
         )
     layers = outermost[0]
-    return Family(
-        model_types=(config.model_type,),
-        layers=layers,
-        query="",
-        key="",
-        value="",
-        out="",
-        up=(),
-        down="",
-        automm=_automm_targets(backbone.get_submodule(layers)),
-        pooling="mean",
-        final_norm=_norm_after(backbone, layers),
-    )
+    return _unlisted(backbone, layers, _automm_targets(backbone.get_submodule(layers)))
 
 
 def generic_vision_family(backbone: PreTrainedModel) -> Family:
@@ -86,6 +75,12 @@ def generic_vision_family(backbone: PreTrainedModel) -> Family:
         name for layer in stack.children() for name, module in layer.named_modules() if isinstance(module, nn.Linear)
     ]
     joint = [name for name in linears if name.rpartition(".")[2] == "qkv"]
+    targets = _automm_targets(stack) or tuple(dict.fromkeys(joint or linears))
+    return replace(_unlisted(backbone, layers, targets), pooler=True)
+
+
+def _unlisted(backbone: PreTrainedModel, layers: str, automm: tuple[str, ...]) -> Family:
+    """A family of which only the layers are known, and which of their linears AutoMM would choose."""
     return Family(
         model_types=(backbone.config.model_type,),
         layers=layers,
@@ -95,10 +90,9 @@ def generic_vision_family(backbone: PreTrainedModel) -> Family:
         out="",
         up=(),
         down="",
-        automm=_automm_targets(stack) or tuple(dict.fromkeys(joint or linears)),
+        automm=automm,
         pooling="mean",
         final_norm=_norm_after(backbone, layers),
-        pooler=True,
     )
 
 

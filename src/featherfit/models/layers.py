@@ -6,10 +6,14 @@ Pre-norm, as in the FT-Transformer (Gorishniy et al. 2021, arXiv 2106.11959): th
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from featherfit.config.columns import FtTransformerConfig, FusionTransformerConfig
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": functional.relu,
@@ -87,3 +91,20 @@ class Block(nn.Module):
         """(B, N, D) to (B, N, D)."""
         x = x + self.dropout(self.attention(self.attention_norm(x)))
         return x + self.dropout(self.feed_forward(self.norm(x)))
+
+
+def blocks(width: int, config: FtTransformerConfig | FusionTransformerConfig) -> nn.ModuleList:
+    """As many blocks as the settings say, of vectors of `width` numbers."""
+    return nn.ModuleList(
+        Block(
+            width,
+            heads=config.attention_num_heads,
+            hidden=config.ffn_hidden_size,
+            activation=config.ffn_activation,
+            attention_dropout=config.attention_dropout,
+            residual_dropout=config.residual_dropout,
+            ffn_dropout=config.ffn_dropout,
+            first=place == 0,
+        )
+        for place in range(config.num_blocks)
+    )

@@ -35,6 +35,21 @@ def recompute(layer: nn.Module, *, offload: bool, draws: bool, tidy: Tidier) -> 
     layer.forward = partial(_recomputed, layer, offload, draws, tidy)  # type: ignore[method-assign]
 
 
+def turn_off_dropout(model: nn.Module, *more: str) -> None:
+    """Turns off every dropout of a model, also where a module keeps its rate as a plain number.
+
+    Args:
+        model: Changed in place.
+        more: Attributes with rates of what else is random, beside `DROPOUT_RATES`.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in (*DROPOUT_RATES, *more):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
 def has_dropout(module: nn.Module) -> bool:
     """Whether a dropout of the module or one inside it has a rate above 0."""
     return any(

@@ -15,7 +15,7 @@ from torch import nn
 
 from featherfit.config.columns import FtTransformerConfig
 from featherfit.errors import ConfigError
-from featherfit.models.layers import ACTIVATIONS, Block
+from featherfit.models.layers import ACTIVATIONS, blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,19 +118,7 @@ class TableEncoder(nn.Module):
         self.numbers = PiecewiseLinear(spec.edges, dim) if spec.edges else None
         self.row = nn.Parameter(torch.empty(dim).uniform_(-bound, bound)) if config.pooling_mode == "cls" else None
         self.adapter = nn.Identity() if self.out_dim == dim else nn.Linear(dim, self.out_dim)
-        self.blocks = nn.ModuleList(
-            Block(
-                self.out_dim,
-                heads=config.attention_num_heads,
-                hidden=config.ffn_hidden_size,
-                activation=config.ffn_activation,
-                attention_dropout=config.attention_dropout,
-                residual_dropout=config.residual_dropout,
-                ffn_dropout=config.ffn_dropout,
-                first=place == 0,
-            )
-            for place in range(config.num_blocks)
-        )
+        self.blocks = blocks(self.out_dim, config)
         self.norm = nn.LayerNorm(self.out_dim)
         self.activation = ACTIVATIONS[config.head_activation]
 

@@ -15,7 +15,7 @@ from featherfit.models.attention import IMPLEMENTATION, register_attention
 from featherfit.models.generic import generic_family
 from featherfit.models.packing import Packing, pack
 from featherfit.models.pooling import POOLINGS
-from featherfit.models.recompute import DROPOUT_RATES, has_dropout, recompute
+from featherfit.models.recompute import has_dropout, recompute, turn_off_dropout
 from featherfit.types import PoolingMode
 
 if TYPE_CHECKING:
@@ -117,12 +117,7 @@ class TextEncoder(nn.Module):
 
     def disable_dropout(self) -> None:
         """Turns off every dropout of the backbone, also where a module keeps its rate as a plain number."""
-        for module in self.backbone.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-            for name in DROPOUT_RATES:
-                if isinstance(getattr(module, name, None), float):
-                    setattr(module, name, 0.0)
+        turn_off_dropout(self.backbone)
 
     def enable_gradient_checkpointing(self, *, offload: bool = False) -> None:
         """Recomputes the activations of every layer in the backward pass; the same gradients, whatever the architecture.

@@ -13,7 +13,7 @@ from featherfit.checkpoints.vision import vision_family_of
 from featherfit.errors import ConfigError
 from featherfit.memory import Tidier
 from featherfit.models.generic import generic_vision_family
-from featherfit.models.recompute import DROPOUT_RATES, recompute
+from featherfit.models.recompute import recompute, turn_off_dropout
 
 if TYPE_CHECKING:
     from featherfit.types import Batch
@@ -126,12 +126,7 @@ class VisionEncoder(nn.Module):
 
     def disable_dropout(self) -> None:
         """Turns off every dropout of the backbone, and what else is random: stochastic depth, and positions that are drawn."""
-        for module in self.backbone.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-            for name in (*DROPOUT_RATES, "drop_prob"):
-                if isinstance(getattr(module, name, None), float):
-                    setattr(module, name, 0.0)
+        turn_off_dropout(self.backbone, "drop_prob")
         for name in _DRAWN_POSITIONS:
             if getattr(self.backbone.config, name, None) is not None:
                 setattr(self.backbone.config, name, None)

@@ -11,7 +11,7 @@ import pandas as pd
 from featherfit.artifact.fitted import outputs_of
 from featherfit.checkpoints import Checkpoint
 from featherfit.config.schema import Config
-from featherfit.data.batch import total_lengths
+from featherfit.data.batch import longest_row, total_lengths
 from featherfit.data.parts import PartProcessor
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.notext import NoText
@@ -93,7 +93,6 @@ def task_of(
     parts = parts or {}
     read = {name: processor(chosen) for name, processor in parts.items()}
     lengths = total_lengths(rows, read)
-    longest = int(lengths.max()) if text.max_len is None else text.max_len + int((lengths - rows.lengths).max())
     return Task(
         Architecture(config, checkpoint, outputs_of(label), device, parts, further or {}, read),
         label.problem_type,
@@ -101,7 +100,7 @@ def task_of(
         lengths,
         float(rows.lengths[:spaced].mean()),
         len(frame),
-        longest,
+        longest_row(lengths, rows.lengths, text.max_len),
         tokenizer,
     )
 

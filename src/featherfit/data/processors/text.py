@@ -19,7 +19,7 @@ import pandas as pd
 
 from featherfit.checkpoints.families import family_of
 from featherfit.config.schema import HfTextConfig
-from featherfit.data.messages import some
+from featherfit.data.messages import lacking_columns, some
 from featherfit.data.processors.cells import column_texts, written
 from featherfit.data.processors.tokens import TokenLists, encode
 from featherfit.data.token_cache import encode_once
@@ -199,12 +199,9 @@ class TextProcessor:
         Raises:
             DataError: A column is missing, a value is neither text nor a number, or text the tokenizer refuses.
         """
-        missing = [column for column in self.columns if column not in frame.columns]
-        if missing:
-            raise DataError(
-                f"The table lacks the text columns {some(missing, 20)}. "
-                f"Needed: {', '.join(self.columns)}. Given: {', '.join(map(str, frame.columns)) or 'none'}."
-            )
+        lacking = lacking_columns(self.columns, frame.columns, "text columns")
+        if lacking is not None:
+            raise DataError(lacking)
         fields = [self._tokenize(frame[column], once) for column in self.columns]
         return self._single(*fields[0]) if len(fields) == 1 else self._joined(fields)
 
