@@ -154,6 +154,7 @@ def test_fit_hands_everything_on(fake: type[FakePredictor], capsys: pytest.Captu
     assert main(["fit", *words.split()]) == 0
     assert fake.seen["init"] == {
         "label": "label", "path": Path("out"), "problem_type": "binary", "eval_metric": "f1", "verbosity": 2,
+        "quantile_levels": None, "sample_weight": None, "weight_evaluation": False,
     }  # fmt: skip
     assert fake.seen["fit"] == {
         "data": "train.csv",
@@ -176,7 +177,10 @@ def test_plan_hands_everything_on(fake: type[FakePredictor], capsys: pytest.Capt
     words = """train.csv --label label --presets multilingual --tuning-data tune.csv --column-type a=text --seed 3
         --problem-type binary --holdout-frac 0.25 --standalone --json env.memory_budget=2GB"""
     assert main(["plan", *words.split()]) == 0
-    assert fake.seen["init"] == {"label": "label", "problem_type": "binary", "verbosity": 2}
+    assert fake.seen["init"] == {
+        "label": "label", "problem_type": "binary", "verbosity": 2,
+        "quantile_levels": None, "sample_weight": None, "weight_evaluation": False,
+    }  # fmt: skip
     assert fake.seen["plan"] == {
         "data": "train.csv", "presets": "multilingual", "tuning_data": "tune.csv", "column_types": {"a": "text"},
         "hyperparameters": ["env.memory_budget=2GB"], "holdout_frac": 0.25, "seed": 3, "standalone": True,

@@ -128,7 +128,7 @@ def _start(
     record: dict[str, Any],
 ) -> tuple[Fitted, pd.DataFrame, pd.DataFrame]:
     """A predictor ready to be trained for the first time, and its two tables; with memory as a record says, if it does."""
-    from featherfit.artifact.fitted import Fitted, new_model, outputs_of
+    from featherfit.artifact.fitted import Fitted, new_model
     from featherfit.data.modalities import unread
     from featherfit.data.slicing import only_values
 
@@ -137,7 +137,7 @@ def _start(
         ready = planned_before(record, ready) if record else keep_within_budget(ready, reporter, may_checkpoint=True)
     config, checkpoint, device = ready.config, ready.checkpoint, ready.device
     parts, further = ready.parts, ready.further
-    model = new_model(config, checkpoint, parts, further, outputs_of(ready.label), request.seed, device)
+    model = new_model(config, checkpoint, parts, further, ready.label.outputs, request.seed, device)
     fitted = Fitted(config, ready.schema, ready.label, ready.text, checkpoint, model, device, *ready.metrics)
     constants = only_values(ready.train_frame, unread(ready.schema, config))
     fitted = replace(fitted, constants=constants, parts=parts, further=further, rejected=ready.rejected)
@@ -170,10 +170,13 @@ def _go_on(
         )
     if request.presets is not None:
         warnings.warn(f"presets={request.presets!r}: settings of a fitted predictor are kept.", stacklevel=4)
-    columns, label, parts = list(previous.text.columns), previous.label, previous.parts.values()
-    frame, rejected = without_odd_rows(request, frame, "train_data", columns, label, None, parts)
+    label, parts, schema = previous.label, previous.parts.values(), previous.schema
+    frame, rejected = without_odd_rows(
+        request, frame, "train_data", schema, list(previous.text.columns), label, None, parts
+    )
     if tuning is not None:
-        tuning, rejected = without_odd_rows(request, tuning, "tuning_data", columns, label, rejected, parts)
+        texts = list(previous.text.columns)
+        tuning, rejected = without_odd_rows(request, tuning, "tuning_data", schema, texts, label, rejected, parts)
     train_frame, tuning = split(request, previous.schema, frame, tuning)
     device = device_of_fit(config)
     if device.ranks.sharded or previous.device.ranks.sharded:
@@ -199,8 +202,9 @@ def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame, s
     from featherfit.data.augment import augmented
     from featherfit.data.dataset import make_dataset
 
-    weights, parts = fitted.config.optim.class_weights, fitted.parts
-    train_set = make_dataset(train_frame, fitted.schema, fitted.text, fitted.label, weights, parts=parts)
+    schema, text, label, parts = fitted.schema, fitted.text, fitted.label, fitted.parts
+    balance = fitted.config.optim.class_weights
+    train_set = make_dataset(train_frame, schema, text, label, balance, parts=parts, weight=schema.sample_weight)
     if train_set.rows.truncated:
         warnings.warn(
             f"{train_set.rows.truncated} of {len(train_set)} training rows are longer than {fitted.text.max_len} tokens "
@@ -209,7 +213,8 @@ def _datasets(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame, s
         )
     train_set = augmented(train_set, train_frame, fitted.text, fitted.schema.text_columns, fitted.config, seed)
     by = fitted.config.optim.validation_by
-    return train_set, make_dataset(tuning, fitted.schema, fitted.text, fitted.label, validation_by=by, parts=parts)
+    weight = schema.scoring_weight
+    return train_set, make_dataset(tuning, schema, text, label, validation_by=by, parts=parts, weight=weight)
 
 
 def _looked_at(fitted: Fitted, train_frame: pd.DataFrame, tuning: pd.DataFrame, train_set: Dataset) -> Fitted:
@@ -259,7 +264,7 @@ def _train(run: Run, config: Config) -> Fitted:
     again = len(used) > 1 or bool(evaluate.slices)
     best = evaluate() if again else states.kept[0].score
     assert train_set.labels is not None and tuning_set.labels is not None
-    warn_of_chance(metric, best, train_set.labels, tuning_set.labels, fitted.label)
+    warn_of_chance(metric, best, train_set.labels, tuning_set.labels, fitted.label, tuning_set.weights)
     summary = {
         f"val_{metric}": best,
         "training_time": run.elapsed(),

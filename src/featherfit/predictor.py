@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherfit.artifact.facts import FittedFacts
 from featherfit.artifact.format import is_free
 from featherfit.artifact.workspace import at_work, output_path, read_record
-from featherfit.config.arguments import refuse_unsupported
+from featherfit.config.arguments import checked_column, checked_levels, checked_names, refuse_unsupported
 from featherfit.errors import ConfigError
 from featherfit.serving import Serving
 from featherfit.storage import expanded
@@ -32,34 +32,44 @@ class MultiModalPredictor(FittedFacts, Serving):
     """
 
     def __init__(
-        self, label: str | None = None, problem_type: str | None = None, query: Any = None,
+        self, label: str | list[str] | None = None, problem_type: str | None = None, query: Any = None,
         response: Any = None, match_label: Any = None, presets: str | None = None, eval_metric: Any = None,
         hyperparameters: Overrides = None, path: str | Path | None = None, verbosity: int = 2,
         num_classes: int | None = None, classes: list | None = None, warn_if_exist: bool = True,
         enable_progress_bar: bool | None = None, pretrained: bool = True, validation_metric: Any = None,
         sample_data_path: str | None = None, use_ensemble: bool = False, ensemble_size: int = 2,
-        ensemble_mode: str = "one_shot",
+        ensemble_mode: str = "one_shot", *, quantile_levels: Sequence[float] | None = None,
+        sample_weight: str | None = None, weight_evaluation: bool = False,
     ):  # fmt: skip
         """Notes what to predict; nothing is read or loaded yet.
 
         Args:
-            label: Column to predict. May be None only before `load`.
-            problem_type: `binary`, `multiclass`, `regression`, `classification`, or None to infer it at `fit`.
+            label: Column to predict, or a list of several: columns of 0 and 1 (`multilabel`), or numbers (`regression`). May
+                be None only before `load`.
+            problem_type: `binary`, `multiclass`, `regression`, `quantile`, `multilabel` (several label columns, or one of lists
+                of labels), `classification`, or None to infer it at `fit`.
             presets: Name of a preset, used by `fit` unless it is given its own.
-            eval_metric: Metric of `evaluate`; default roc_auc, accuracy or rmse by problem type.
+            eval_metric: Metric of `evaluate`; default roc_auc (binary, multilabel), accuracy, rmse or pinball_loss (quantile).
             hyperparameters: Dotted keys, as a dict, a list of `key=value`, or one string; `fit`'s come on top.
             path: Folder for the artifact; default `featherfit-models/<time>`.
             verbosity: 0 silent, 1 warnings, 2 progress, 3 more, 4 everything.
             warn_if_exist: Warn here if `path` exists and is not empty (`fit` refuses it).
             enable_progress_bar: False for none; default: on a terminal only.
             validation_metric: Metric that chooses the weights; default: `eval_metric`.
+            quantile_levels: Levels between 0 and 1 of the quantiles to predict, which make the problem `quantile`; default of
+                that: the nine deciles.
+            sample_weight: Column of the weights of training rows, numbers of at least 0; no feature.
+            weight_evaluation: Whether rows are weighed by it when they are scored too, by `fit` and `evaluate`.
             Others: AutoMM's; refused unless left alone, here and in all methods.
 
         Raises:
             UnsupportedError: An argument this version does not offer.
+            ConfigError: A label, levels or a weight that are no names or numbers.
         """
         refuse_unsupported("MultiModalPredictor", locals())
-        self._label, self._problem_type = label, problem_type
+        self._label, self._problem_type = checked_names(label, "label"), problem_type
+        self._quantile_levels = checked_levels(quantile_levels)
+        self._sample_weight, self._weight_evaluation = checked_column(sample_weight, "sample_weight"), weight_evaluation
         self._presets, self._hyperparameters = presets, hyperparameters
         self._eval_metric, self._validation_metric = eval_metric, validation_metric
         self._path = None if path is None else expanded(path)
@@ -186,7 +196,7 @@ class MultiModalPredictor(FittedFacts, Serving):
         return predictor
 
     @classmethod
-    def resume(cls, path: str | Path, label: str | None = None, **constructor: Any) -> MultiModalPredictor:
+    def resume(cls, path: str | Path, label: str | list[str] | None = None, **constructor: Any) -> MultiModalPredictor:
         """A predictor whose `fit`, given the same data, goes on with the one that was interrupted at `path`.
 
         Args:
@@ -230,7 +240,8 @@ class MultiModalPredictor(FittedFacts, Serving):
             label=self._label, presets=presets if presets is not None else (self._presets if self._fitted is None else None),
             hyperparameters=merge_overrides(self._hyperparameters, hyperparameters),
             problem_type=self._problem_type, eval_metric=self._eval_metric, validation_metric=self._validation_metric,
-            **others,
+            quantile_levels=tuple(self._quantile_levels or ()), sample_weight=self._sample_weight,
+            weight_evaluation=self._weight_evaluation, **others,
         )  # fmt: skip
 
     def _store(self, fitted: Fitted, path: Path, standalone: bool | None) -> Path:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from featherfit.checkpoints import Checkpoint
     from featherfit.config.schema import Config
     from featherfit.data.parts import PartProcessor
-    from featherfit.data.processors.label import LabelProcessor
     from featherfit.data.processors.notext import NoText
+    from featherfit.data.processors.several import Target
     from featherfit.data.processors.text import TextProcessor
     from featherfit.data.schema import Schema
     from featherfit.planning.plan import Plan
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class FitRequest:
     """The arguments of one `fit`, under the names the user knows them by."""
 
-    label: str
+    label: str | list[str]
     train_data: Any
     tuning_data: Any
     presets: str | None
@@ -44,6 +44,9 @@ class FitRequest:
     time_limit: float | None
     seed: int
     on_error: str = "raise"
+    quantile_levels: tuple[float, ...] = ()
+    sample_weight: str | None = None
+    weight_evaluation: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Prepared:
 
     config: Config
     schema: Schema
-    label: LabelProcessor
+    label: Target
     text: TextProcessor | NoText
     checkpoint: Checkpoint | None
     device: Device
@@ -107,18 +110,20 @@ def prepare(
     """
     from featherfit.data.modalities import columns_by_encoder
     from featherfit.data.processors.fitting import fit_parts, text_processor
-    from featherfit.data.processors.label import LabelProcessor
     from featherfit.data.schema import infer_schema
     from featherfit.training.device import device_of_fit
+    from featherfit.training.targets import fit_target
 
     frame, rejected = _trainable(request, frame)
     schema = infer_schema(
         frame,
         request.label,
         column_types=request.column_types,
-        problem_type=request.problem_type,
+        problem_type=request.problem_type or ("quantile" if request.quantile_levels else None),
         pos_label=config.data.pos_label,
         eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
+        sample_weight=request.sample_weight,
+        weight_evaluation=request.weight_evaluation,
     )
     reporter.info(schema.problem_reason)
     columns = columns_by_encoder(schema, config)
@@ -129,13 +134,7 @@ def prepare(
             reporter.info(f"{encoder} reads {', '.join(f'{name} ({schema.columns[name]})' for name in own)}.")
     metrics = _metrics(request, schema.problem_type)
     train_frame, held = split(request, schema, frame, tuning)
-    assert schema.problem_type is not None
-    label = LabelProcessor.fit(
-        train_frame[request.label],
-        schema.problem_type,
-        config.data.pos_label,
-        config.data.label.numerical_preprocessing,
-    )
+    label = fit_target(schema, config, frame, train_frame, request.quantile_levels)
     device = device_of_fit(config)
     checkpoints = _checkpoints(columns, config)
     for one in checkpoints.values():
@@ -144,7 +143,7 @@ def prepare(
     parts = fit_parts(train_frame, columns, schema, config, checkpoints)
     if tuning is not None:
         texts = columns.get("hf_text", [])
-        held, rejected = without_odd_rows(request, held, "tuning_data", texts, label, rejected, parts.values())
+        held, rejected = without_odd_rows(request, held, "tuning_data", schema, texts, label, rejected, parts.values())
     checkpoint = checkpoints.pop("hf_text", None)
     text = text_processor(checkpoint, columns.get("hf_text", []), schema, config)
     return Prepared(
@@ -162,13 +161,15 @@ def _checkpoints(columns: Mapping[str, Any], config: Config) -> dict[str, Checkp
 
 def _trainable(request: FitRequest, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """A table to learn from without the rows that cannot be, if that was asked for, and the list of those."""
+    from featherfit.data.label_columns import label_columns
     from featherfit.data.rows import left_out, screen_training
 
     if request.on_error == "raise":
         return frame, None
-    types = request.column_types or {}
-    wanted = "regression" if types.get(request.label) == "numerical" else str(request.problem_type).lower()
-    rows = screen_training(frame, request.label, types, regression=wanted == "regression")
+    types, wanted = request.column_types or {}, str(request.problem_type).lower()
+    if request.quantile_levels or any(types.get(name) == "numerical" for name in label_columns(request.label)):
+        wanted = "regression"
+    rows = screen_training(frame, request.label, types, problem_type=wanted, weight=request.sample_weight)
     return rows.frame, left_out(rows, "train_data")
 
 
@@ -176,8 +177,9 @@ def without_odd_rows(
     request: FitRequest,
     frame: pd.DataFrame,
     name: str,
-    columns: list[str],
-    label: LabelProcessor,
+    schema: Schema,
+    texts: list[str],
+    label: Target,
     rejected: pd.DataFrame | None,
     parts: Iterable[PartProcessor] = (),
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
@@ -187,7 +189,8 @@ def without_odd_rows(
         request: What was asked for.
         frame: The table.
         name: What the user calls it.
-        columns: Text columns.
+        schema: Has the label and the weights.
+        texts: Text columns that are read.
         label: Which labels there are.
         rejected: Rows of other tables that are left out.
         parts: Processors of columns that are read otherwise.
@@ -198,7 +201,8 @@ def without_odd_rows(
 
     if request.on_error == "raise":
         return frame, rejected
-    rows = screen(frame, columns, request.label, label, parts)
+    weight = schema.sample_weight if name == "train_data" else schema.scoring_weight
+    rows = screen(frame, texts, schema.label, label, parts, weight)
     listed = left_out(rows, name)
     return rows.frame, listed if rejected is None else pd.concat([rejected, listed], ignore_index=True)
 
@@ -289,6 +293,12 @@ def _check_arguments(request: FitRequest) -> None:
         problems.append(f"holdout_frac={request.holdout_frac!r} has to lie between 0 and 1.")
     if isinstance(request.seed, bool) or not isinstance(request.seed, int) or request.seed < 0:
         problems.append(f"seed={request.seed!r} has to be a whole number of at least 0.")
+    if request.weight_evaluation and request.sample_weight is None:
+        problems.append("weight_evaluation=True weighs rows by sample_weight, which names no column. Name one.")
+    if request.quantile_levels and request.problem_type not in (None, "quantile"):
+        problems.append(
+            f"quantile_levels are for problem_type='quantile', and it is {request.problem_type!r}. Drop one of them."
+        )
     if problems:
         raise ConfigError(problems)
 
@@ -333,7 +343,12 @@ def _metrics(request: FitRequest, problem_type: Any) -> tuple[str, str]:
         wanted = getattr(request, argument)
         default = names[0] if names else DEFAULTS[problem_type]
         try:
-            names.append(default if wanted is None else metric_name(wanted, problem_type, argument))
+            weighted = request.weight_evaluation
+            names.append(
+                default
+                if wanted is None
+                else metric_name(wanted, problem_type, argument, weighted=weighted, chooses=True)
+            )
         except ConfigError as error:
             problems += error.problems
             names.append(default)

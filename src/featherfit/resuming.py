@@ -11,6 +11,7 @@ from featherfit.config.checks import shown
 from featherfit.config.dotted import build_config, to_flat
 from featherfit.errors import ConfigError
 from featherfit.preparing import FitRequest, Prepared
+from featherfit.types import NUMBERS
 
 if TYPE_CHECKING:
     from featherfit.artifact.fitted import Fitted
@@ -67,6 +68,9 @@ def _arguments(request: FitRequest) -> dict[str, Any]:
         "seed": request.seed,
         "tuning_data": request.tuning_data is not None,
         "on_error": request.on_error,
+        "quantile_levels": list(request.quantile_levels) or None,
+        "sample_weight": request.sample_weight,
+        "weight_evaluation": request.weight_evaluation,
     }
 
 
@@ -101,8 +105,9 @@ def resumed_request(request: FitRequest, record: dict[str, Any]) -> tuple[FitReq
 
     What is left out, or is its default, is as it was. Settings are compared later, when they are resolved.
     """
-    defaults = {"seed": 0, "on_error": "raise"}
-    before, now, resolved = {**defaults, **record["request"]}, _arguments(request), record["resolved"]
+    defaults = {"seed": 0, "on_error": "raise", "weight_evaluation": False}
+    unknown = {"quantile_levels": None, "sample_weight": None}  # to earlier versions
+    before, now, resolved = {**defaults, **unknown, **record["request"]}, _arguments(request), record["resolved"]
     problems = [
         f"{name} is {_shown(name, value)} now and was {_shown(name, before[name])}."
         for name, value in now.items()
@@ -113,6 +118,8 @@ def resumed_request(request: FitRequest, record: dict[str, Any]) -> tuple[FitReq
         request, label=before["label"], problem_type=before["problem_type"], seed=before["seed"], presets=None,
         eval_metric=before["eval_metric"], validation_metric=before["validation_metric"], holdout_frac=holdout,
         column_types=None if types is None else dict(types), on_error=before["on_error"],
+        quantile_levels=tuple(before["quantile_levels"] or ()), sample_weight=before["sample_weight"],
+        weight_evaluation=before["weight_evaluation"],
     )  # fmt: skip
     return as_before, problems
 
@@ -171,7 +178,9 @@ def refuse_differences(
 
 
 def _told(labels: dict[str, Any]) -> str:
-    if labels["problem_type"] == "regression":
+    if "parts" in labels:
+        return f"{shown(labels['names'])} ({labels['problem_type']})"
+    if labels["problem_type"] in NUMBERS:
         return f"centred at {labels['center']:g} and scaled by {labels['scale']:g}"
     return f"{shown(labels['classes'])} ({labels['problem_type']})"
 

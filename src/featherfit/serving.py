@@ -5,7 +5,7 @@ Nothing heavy is imported before one of them is called.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from featherfit.artifact.fitted import Fitted
     from featherfit.data.rows import Screened
     from featherfit.evaluation.decision import Decision
-    from featherfit.evaluation.threshold import TunedThreshold
+    from featherfit.evaluation.threshold import TunedThreshold, TunedThresholds
     from featherfit.inference.optimize import Optimized
     from featherfit.inference.stream import PredictedFile
     from featherfit.report import Reporter
@@ -45,7 +45,7 @@ class Serving:
     def evaluate(
         self, data: Any, query_data: Any = None, response_data: Any = None, id_mappings: Any = None,
         metrics: Any = None, chunk_size: int = 1024, similarity_type: str = "cosine",
-        cutoffs: list[int] | None = None, label: str | None = None, return_pred: bool = False,
+        cutoffs: list[int] | None = None, label: str | list[str] | None = None, return_pred: bool = False,
         realtime: bool | None = False, eval_tool: Any = None, predictions: Any = None, labels: Any = None, *,
         by: str | Sequence[str] | None = None, reference: str | None = None, resamples: int = 2000, seed: int = 0,
         on_error: str = "raise",
@@ -55,7 +55,7 @@ class Serving:
         Args:
             data: As for `fit`, with the label column.
             metrics: A metric's name or a list of them; default `eval_metric`.
-            label: Column of the true labels, if it is called otherwise in this table.
+            label: Column of the true labels, or a list of several, if they are called otherwise in this table.
             return_pred: Return the predictions too.
             realtime: Of no consequence: the one way to predict has no start-up.
             by: Score slice by slice: a column, several columns, or `auto`, the language of the text columns as py3langid
@@ -67,7 +67,8 @@ class Serving:
 
         Returns:
             `{metric: float}`, errors positive; with `by` a `SlicedScores`, which prints as a table and has `to_frame()`,
-            `to_json()` and `plot(path)`; with `return_pred` a pair of it and the predictions.
+            `to_json()` and `plot(path)`; with `return_pred` a pair of it and the predictions. Rows are weighted where the
+            constructor was told `weight_evaluation`; the table needs that column then.
 
         Raises:
             ConfigError: Metrics or arguments that do not fit.
@@ -75,14 +76,14 @@ class Serving:
             MissingDependencyError: `by="auto"` without py3langid.
         """
         refuse_unsupported("evaluate", locals())
-        from featherfit.inference.predict import evaluate
+        from featherfit.inference.predict import evaluate, label_named
         from featherfit.inference.slices import evaluate_by
-        from featherfit.inference.tables import as_series
+        from featherfit.inference.tables import prediction_table
 
         if by is None and (reference, resamples, seed) != (None, 2000, 0):
             raise ConfigError("reference, resamples and seed go with by. Name what to slice by, or leave them out.")
         fitted = self._serving()
-        rows = self._rows(data, on_error, fitted.schema.label if label is None else label)
+        rows = self._rows(data, on_error, label_named(fitted, label))
         with self._reporter().prediction_progress(len(rows.frame)) as progress:
             scores: Any
             if by is None:
@@ -92,21 +93,25 @@ class Serving:
                     fitted, rows.frame, by, metrics, label, reference=reference, resamples=resamples, seed=seed,
                     progress=progress,
                 )  # fmt: skip
-        return (scores, as_series(rows.spread(predictions), rows.table, fitted.schema.label)) if return_pred else scores
+        return (scores, prediction_table(rows.spread(predictions), rows.table, fitted)) if return_pred else scores
 
     def predict(
         self, data: Any, candidate_data: Any = None, id_mappings: Any = None, as_pandas: bool | None = None,
-        realtime: bool | None = False, save_results: bool | None = None, *, threshold: float | None = None,
-        on_error: str = "raise",
-    ) -> pd.Series | np.ndarray:  # fmt: skip
+        realtime: bool | None = False, save_results: bool | None = None, *,
+        threshold: float | Mapping[Any, float] | None = None, on_error: str = "raise",
+    ) -> pd.Series | pd.DataFrame | np.ndarray:  # fmt: skip
         """Predicts the label of every row, in the type it had in training.
+
+        Of several labels or targets, and of quantiles, a row has several predictions: a DataFrame with a column for each label
+        column, each label of a column of lists (true or false), or each quantile level (ascending in every row).
 
         Args:
             data: DataFrame, dict, list of dicts, dataset or path; the label column is not needed.
-            as_pandas: A Series with the table's index, or an array; default: a Series for a DataFrame.
+            as_pandas: A Series or DataFrame with the table's index, or an array; default: the former for a DataFrame.
             realtime: Of no consequence: the one way to predict has no start-up.
-            threshold: For binary problems, 0 to 1: the positive class is predicted where its probability is greater.
-                Default: the predictor's own, which is 0.5 unless it was set or tuned.
+            threshold: For binary problems, 0 to 1: the positive class is predicted where its probability is greater. Of
+                several labels one for all, or a mapping from label to number. Default: the predictor's own, which is 0.5
+                unless it was set or tuned.
             on_error: `raise` names the first row that cannot be processed; `report` sets such rows aside: their results are
                 missing (NaN, None or NA) and `rejected_rows` lists them.
 
@@ -116,21 +121,18 @@ class Serving:
         """
         refuse_unsupported("predict", locals())
         from featherfit.inference.decide import with_threshold
-        from featherfit.inference.predict import labels_of
-        from featherfit.inference.tables import as_series, wants_pandas
+        from featherfit.inference.tables import prediction_table, wants_pandas
 
         fitted = self._require() if threshold is None else with_threshold(self._require(), threshold)
         rows, logits = self._table_outputs(data, on_error=on_error)
-        predictions = rows.spread(labels_of(fitted, logits))
-        if not wants_pandas(data, as_pandas):
-            return predictions
-        return as_series(predictions, rows.table, self._require().schema.label)
+        predictions = rows.spread(fitted.reading.predictions(logits))
+        return prediction_table(predictions, rows.table, fitted) if wants_pandas(data, as_pandas) else predictions
 
     def predict_proba(
         self, data: Any, candidate_data: Any = None, id_mappings: Any = None, as_pandas: bool | None = None,
         as_multiclass: bool = True, realtime: bool | None = False, *, on_error: str = "raise",
     ) -> pd.DataFrame | pd.Series | np.ndarray:  # fmt: skip
-        """Predicts the probability of every class, calibrated as `optim.calibration` says.
+        """Predicts the probability of every class, or of each of several labels, calibrated as `optim.calibration` says.
 
         Args:
             data: As for `predict`.
@@ -140,18 +142,20 @@ class Serving:
             on_error: As for `predict`.
 
         Raises:
-            ConfigError: The problem is regression, or `as_multiclass=False` for more than two classes.
+            ConfigError: Numbers are predicted, or `as_multiclass=False` for anything but two classes.
         """
         refuse_unsupported("predict_proba", locals())
         from featherfit.inference.tables import probability_table
 
         label = self._require().label
-        if label.problem_type == "regression":
-            raise ConfigError("predict_proba is for classification, and this predictor does regression. Use predict.")
+        if label.numeric:
+            raise ConfigError(
+                f"predict_proba is for classification, and this predictor does {label.problem_type}. Use predict."
+            )
         if not as_multiclass and label.problem_type != "binary":
             raise ConfigError(f"as_multiclass=False is for binary problems; there are {len(label.classes)} classes.")
         rows, logits = self._table_outputs(data, on_error=on_error)
-        proba = rows.spread(self._require().decision.probabilities(logits))
+        proba = rows.spread(self._require().reading.probabilities(logits))
         return probability_table(proba, data, rows.table, label, as_pandas, as_multiclass)
 
     def predict_file(
@@ -165,8 +169,8 @@ class Serving:
 
         Args:
             source: A CSV, TSV, Parquet or JSON-lines file. Messages name rows by their position in it, from 0.
-            target: A `.csv`, `.tsv`, `.parquet` or `.jsonl` file; its columns are the kept ones, the label, and with
-                `proba` one named `proba_<class>` for every class.
+            target: A `.csv`, `.tsv`, `.parquet` or `.jsonl` file; its columns are the kept ones, the label (or several,
+                `<label>_<level>` of quantiles), and with `proba` one named `proba_<class>` for every class or label.
             proba: Write the probability of every class too.
             keep_columns: Columns of `source` to copy, such as an id.
             chunk_rows: Rows in memory at a time.
@@ -187,41 +191,44 @@ class Serving:
         self._rejected = rejected if on_error == "report" else self._rejected
         return done
 
-    def set_threshold(self, threshold: float) -> None:
+    def set_threshold(self, threshold: float | Mapping[Any, float]) -> None:
         """Sets the threshold of all predictions from now on; `save` keeps it.
 
         Args:
-            threshold: 0 to 1; the positive class is predicted where its probability is greater.
+            threshold: 0 to 1; the positive class is predicted where its probability is greater. Of several labels one for
+                all, or a mapping from label to number.
 
         Raises:
-            ConfigError: Not such a number, or not a binary problem.
+            ConfigError: Not such a number, or not a binary or multilabel problem.
         """
         from featherfit.inference.decide import with_threshold
 
         self._read_by(with_threshold(self._whole(), threshold).decision)
 
-    def tune_threshold(self, data: Any, metric: str = "f1", label: str | None = None) -> TunedThreshold:
-        """Finds the threshold that is best for a metric, and sets it; `save` keeps it.
+    def tune_threshold(
+        self, data: Any, metric: str = "f1", label: str | list[str] | None = None
+    ) -> TunedThreshold | TunedThresholds:
+        """Finds the threshold that is best for a metric, of several labels one for each, and sets it; `save` keeps it.
 
         Args:
             data: As for `evaluate`, best rows that were neither trained nor validated on.
             metric: A metric of predicted labels, such as f1, balanced_accuracy or mcc.
-            label: Column of the true labels, if it is called otherwise in this table.
+            label: Column of the true labels, or a list of several, if they are called otherwise in this table.
 
         Returns:
             The threshold, and what it gains on these rows; printed too.
 
         Raises:
-            ConfigError: Another metric, or not a binary problem.
+            ConfigError: Another metric, or not a binary or multilabel problem.
             DataError: A table that cannot be used, or holds one class only.
         """
         from featherfit.data.load import load_table
-        from featherfit.inference.decide import tuned
+        from featherfit.inference.decide import tuned, with_threshold
 
         fitted, frame = self._serving(), load_table(data, name="data")
         with self._reporter().prediction_progress(len(frame)) as progress:
             found = tuned(fitted, frame, metric, label, progress)
-        self._read_by(replace(fitted.decision, threshold=found.threshold))
+        self._read_by(with_threshold(self._whole(), found.threshold).decision)
         self._reporter().info(str(found))
         return found
 
@@ -280,7 +287,7 @@ class Serving:
         if self._faster is not None:
             self._faster = replace(self._faster, decision=decision)
 
-    def _rows(self, data: Any, on_error: str, label: str | None = None) -> Screened:
+    def _rows(self, data: Any, on_error: str, label: str | list[str] | None = None) -> Screened:
         """The rows of a table to predict, or, with the name of the label column, to score."""
         from featherfit.data.load import load_table
         from featherfit.data.rows import all_rows, check_on_error, screen, warn_of_rejections
@@ -289,7 +296,9 @@ class Serving:
         fitted, table = self._serving(), load_table(data, name="data")
         if on_error == "raise":
             return all_rows(table)
-        rows = screen(table, fitted.text.columns, label, None if label is None else fitted.label, fitted.parts.values())
+        scored, parts = label is not None, fitted.parts.values()
+        weight = fitted.schema.scoring_weight if scored else None
+        rows = screen(table, fitted.text.columns, label, fitted.label if scored else None, parts, weight)
         self._rejected = rows.rejected
         warn_of_rejections(rows.set_aside, len(table))
         return rows

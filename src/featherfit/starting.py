@@ -44,13 +44,18 @@ def begins_with_contrast(run: Run) -> bool:
     read = list(run.fitted.model.encoders())
     if wanted == "on" and problem not in ("binary", "multiclass"):
         raise ConfigError(f"optim.few_shot='on' tells classes apart, and this problem is {problem}. Leave it out.")
+    weight = run.fitted.schema.sample_weight
+    if wanted == "on" and weight is not None:
+        raise ConfigError(
+            f"optim.few_shot='on' compares rows that all count alike, and sample_weight={weight!r} weighs them. Leave one out."
+        )
     if wanted == "on" and read != ["hf_text"]:
         raise ConfigError(
             f"optim.few_shot='on' is for text alone, and this table is read by {', '.join(read)}. Leave it out, or name "
             "model.names=['hf_text']."
         )
     assert labels is not None
-    fits = problem in ("binary", "multiclass") and read == ["hf_text"]
+    fits = problem in ("binary", "multiclass") and read == ["hf_text"] and weight is None
     return wanted == "on" or (wanted == "auto" and fits and is_few(labels))
 
 
@@ -107,4 +112,4 @@ def _probe(run: Run) -> None:
     embeddings = outputs(fitted, train_set, embeddings=True)
     for linear, start in fitted.model.probed():
         seen = embeddings[:, start : start + linear.in_features]
-        probe_head(linear, seen, train_set.labels, fitted.label.problem_type, train_set.weights)
+        probe_head(linear, seen, train_set.labels, fitted.label, train_set.weights)

@@ -116,6 +116,7 @@ def take_steps(run: Run, plan: Any, states: BestStates, evaluate: Callable[[], f
 def _train_on(run: Run, plan: Any, states: BestStates, evaluate: Callable[[], float]) -> tuple[int, str]:
     from featherfit.training.keeping import StateKeeper
     from featherfit.training.loop import train
+    from featherfit.training.losses import objective_of
 
     fitted, (train_set, _), saved = run.fitted, run.sets, run.saved
     reports = train(
@@ -123,7 +124,7 @@ def _train_on(run: Run, plan: Any, states: BestStates, evaluate: Callable[[], fl
         train_set,
         plan,
         fitted.config,
-        problem_type=fitted.label.problem_type,
+        objective=objective_of(fitted.label, fitted.config.optim),
         pad_id=fitted.text.pad_id,
         longest=train_set.longest(fitted.text.max_len),
         device=fitted.device,

@@ -1,6 +1,7 @@
 """The words and small records every layer shares. Imports nothing heavy.
 
-Shapes: B rows in a batch, L tokens, C classes (1 for regression), D width of an embedding.
+Shapes: B rows in a batch, L tokens, C outputs of the head (1 for regression of one number), D width of an embedding, K labels
+or targets of a row that has several.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import torch
 
-ProblemType = Literal["binary", "multiclass", "regression"]
+ProblemType = Literal["binary", "multiclass", "regression", "quantile", "multilabel"]
+NUMBERS: tuple[str, ...] = ("regression", "quantile")
+"""Problems whose labels are numbers; those of the others are classes."""
+
 ColumnType = Literal[
     "text",
     "numerical",
@@ -62,7 +66,8 @@ class Batch:
         input_ids: Token ids, (B, L) int64, padded on the right.
         attention_mask: 1 for a token and 0 for padding, (B, L) int64.
         token_type_ids: Segment of each token, (B, L) int64, or None where the model has no segments.
-        labels: Class ids (B,) int64, or scaled targets (B,) float32, or None at prediction.
+        labels: Class ids (B,) int64, scaled targets (B,) or (B, K) float32, or which of K labels a row has, (B, K) float32;
+            None at prediction.
         weights: Weight of each row in the loss, (B,) float32, or None for equal weights.
         rows: Position of each row in the table, (B,) int64.
         parts: What the encoders beside `hf_text` read, by their name and the tensor's. Where a model reads no text, L is 0.

@@ -18,8 +18,22 @@ from featherfit.errors import ArtifactError
 ADDED_IN_3 = ("model.ft_transformer.", "model.fusion_", "data.modality_dropout", "data.categorical.", "data.numerical.")
 
 
+def to_format_3(artifact: Path) -> None:
+    """As featherfit wrote it before there were weights of rows, quantiles and several labels."""
+    file = artifact / files.SCHEMA
+    schema = json.loads(file.read_text())
+    for block, added in (("schema", ("sample_weight", "weight_evaluation")), ("label", ("levels", "link"))):
+        for name in added:
+            del schema[block][name]
+    file.write_text(json.dumps(schema))
+    config = json.loads((artifact / files.CONFIG).read_text())
+    (artifact / files.CONFIG).write_text(json.dumps({**config, "format_version": 3}))
+    files.write_checksums(artifact)
+
+
 def to_format_2(artifact: Path) -> None:
     """As featherfit wrote it when there was text and nothing else."""
+    to_format_3(artifact)
     config = json.loads((artifact / files.CONFIG).read_text())
     settings = {key: value for key, value in config["settings"].items() if not key.startswith(ADDED_IN_3)}
     del config["further"]
@@ -72,6 +86,15 @@ def test_format_1(old):
         and (folder / files.CHECKSUMS).is_file()
     )
     assert MultiModalPredictor.load(folder, verbosity=0).predict(reviews()).equals(predictor.predict(reviews()))
+
+
+@pytest.mark.parametrize("problem", ["binary", "regression"])
+def test_format_3(problem, checkpoint, tmp_path):
+    labels = (0, 1) if problem == "binary" else (1.5, 2.5, 3.5)
+    predictor = quick_fit(checkpoint, tmp_path / "artifact", reviews(labels=labels), problem_type=problem)
+    to_format_3(tmp_path / "artifact")
+    loaded = MultiModalPredictor.load(tmp_path / "artifact", verbosity=0)
+    assert loaded.predict(reviews()).equals(predictor.predict(reviews()))
 
 
 @pytest.mark.parametrize("name", [files.WEIGHTS, files.SCHEMA])

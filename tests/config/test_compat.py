@@ -255,12 +255,17 @@ def test_another_value_is_refused_with_the_reason(overrides, problem):
             "it scales each step by the size of the parameter, so optim.lr would mean less",
             "one of adamw, adam, sgd",
         ),
-        ("optim.loss_func", "focal_loss", "for rare classes there is optim.class_weights='balanced'", "auto"),
         (
             "optim.loss_func",
-            "bcewithlogitsloss",
-            "the loss follows the problem type: cross entropy or mean squared error",
-            "auto",
+            "structure_loss",
+            "segmentation of images is not offered",
+            "one of auto, cross_entropy, focal_loss, bcewithlogitsloss, mse, mae, huber, pinball",
+        ),
+        (
+            "optim.focal_loss.reduction",
+            "sum",
+            "a step's loss is the weighted mean of its rows, however they are cut into forwards",
+            "mean",
         ),
         (
             "env.strategy",
@@ -291,3 +296,22 @@ def test_automms_spelling_of_ia3_lora_norm_is_read_with_a_warning():
     with pytest.warns(UserWarning) as caught:
         assert parse_overrides({"optim.peft": "Ia3_lora_norm"}) == {"optim.peft": "ia3_lora_norm"}
     assert [str(one.message) for one in caught] == ["optim.peft='Ia3_lora_norm' is read as 'ia3_lora_norm'."]
+
+
+@pytest.mark.parametrize(("given", "read"), [(None, "auto"), ("BCEWithLogitsLoss", "bcewithlogitsloss")])
+def test_automms_spelling_of_losses_is_read_with_a_warning(given, read):
+    with pytest.warns(UserWarning, match=f"optim.loss_func={given!r} is read as '{read}'"):
+        assert parse_overrides({"optim.loss_func": given}) == {"optim.loss_func": read}
+
+
+@pytest.mark.parametrize("written", ["[0.25, 1]", "0.25,1", ["0.25", 1], (0.25, 1.0)])
+def test_a_list_of_numbers(written):
+    given = {"optim.focal_loss.alpha": written}
+    if isinstance(written, str):
+        given = [f"optim.focal_loss.alpha={written}"]
+    assert parse_overrides(given) == {"optim.focal_loss.alpha": [0.25, 1.0]}
+
+
+@pytest.mark.parametrize("wrong", [[], [0.0, 1.0], [-1], ["x"], [True], [None], [float("inf")], 0.25, "balanced"])
+def test_no_list_of_numbers(wrong):
+    assert refused({"optim.focal_loss.alpha": wrong}).startswith("optim.focal_loss.alpha=")

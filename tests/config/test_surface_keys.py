@@ -27,6 +27,8 @@ KEYS = {
     "optim": """peft extra_trainable_params optim_type lr lr_choice lr_decay lr_mult lr_schedule end_lr warmup_steps
         max_epochs max_steps weight_decay gradient_clip_val gradient_clip_algorithm label_smoothing class_weights loss_func
         head_init few_shot few_shot_epochs calibration ema_decay validation_by validation_average patience val_check_interval check_val_every_n_epoch skip_final_val top_k top_k_average_method""",
+    "optim.focal_loss": "alpha gamma reduction",
+    "optim.huber": "delta",
     "optim.lora": "filter module_filter r alpha dropout",
     "env": """batch_size per_gpu_batch_size inference_batch_size_ratio precision accelerator num_gpus strategy rank_timeout
         num_workers num_workers_inference deterministic memory_budget state_interval""",

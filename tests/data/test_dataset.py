@@ -65,3 +65,20 @@ def test_class_weights_refused(parts, reviews):
     target = LabelProcessor.fit(reviews["stars"], "regression")
     with pytest.raises(ConfigError, match="this problem is regression"):
         make_dataset(reviews, schema, text, target, "balanced")
+
+
+def test_weights_of_rows_multiply_with_those_of_classes(parts, reviews):
+    schema, text, label = parts
+    frame = reviews.assign(label=[1, 0, 0, 0], weight=[1, 2, 0, 4])
+    assert make_dataset(frame, schema, text, label, weight="weight").weights.tolist() == [0.25, 0.5, 0.0, 1.0]
+    both = make_dataset(frame, schema, text, label, {1: 3}, weight="weight").weights
+    assert both.dtype == np.float32 and both.tolist() == [0.75, 0.5, 0.0, 1.0]
+
+
+def test_other_weights_have_another_fingerprint(parts, reviews):
+    schema, text, label = parts
+    prints = {
+        make_dataset(reviews.assign(weight=weights), schema, text, label, weight="weight").fingerprint()
+        for weights in ([1, 2, 3, 4], [1, 2, 3, 5], [1, 1, 1, 1])
+    }
+    assert len(prints) == 3

@@ -272,3 +272,27 @@ def test_rows_are_the_same_if_all_their_columns_are():
     assert "2 training rows of 42 have the values of an earlier one" in kinds["duplicates"].message
     assert "2 training rows have values that other rows give other labels" in kinds["conflicts"].message
     assert "overlap" not in kinds
+
+
+class TestSeveralLabels:
+    def flags(self, rows: int = 60) -> pd.DataFrame:
+        draw = np.random.default_rng(1)
+        return table(rows, b=draw.integers(0, 2, rows), rare=[1] * 3 + [0] * (rows - 3))
+
+    def test_a_rare_label_and_one_that_is_not_validated(self):
+        tuning = self.flags(20).assign(rare=0, text=lambda frame: frame["text"] + " more")
+        report = found(self.flags(), tuning, ["label", "b", "rare"])
+        assert set(report) == {"tiny_classes", "not_validated"}
+        assert report["tiny_classes"].message == "1 label has fewer than 10 training rows: 'rare'."
+        assert report["not_validated"].message == "1 label has no validation row: 'rare'."
+
+    def test_a_column_that_decides_one_of_them(self):
+        frame = self.flags().assign(source=lambda frame: frame["b"].map({0: "shop", 1: "web"}))
+        assert found(frame, None, ["label", "b"])["leakage"].message == "Column 'source' decides 'b'. It is not used."
+
+    def test_conflicts_of_lists(self):
+        frame = pd.concat([table(30)] * 2, ignore_index=True)
+        frame["label"] = [["x", "y"], ["x"]] * 15 + [["y", "x"], ["x"]] * 15
+        assert "conflicts" not in found(frame, None, "label", problem_type="multilabel")
+        frame.at[0, "label"] = []
+        assert found(frame, None, "label", problem_type="multilabel")["conflicts"].count == 2

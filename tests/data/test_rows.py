@@ -70,7 +70,7 @@ class TestLabels:
         labels = ["1.5", "2", "n/a", "3", "inf", "4"]
         assert rejected(table(WORDS, labels)) == {}
         wrong = {(2, "label"): "'n/a' is not a finite number", (4, "label"): "'inf' is not a finite number"}
-        assert rejected(table(WORDS, labels), regression=True) == wrong
+        assert rejected(table(WORDS, labels), problem_type="regression") == wrong
 
     def test_no_label_column(self):
         assert rejected(table(WORDS).drop(columns="label")) == {}
@@ -94,3 +94,39 @@ def test_spread():
     assert spread(np.array([1, 2]), usable).tolist() == [1, None, 2]
     assert np.array_equal(spread(np.array([[0.5], [1.0]]), usable), [[0.5], [np.nan], [1.0]], equal_nan=True)
     assert spread(np.array(["a", "b"], dtype=object), usable).tolist() == ["a", None, "b"]
+
+
+class TestSeveralLabels:
+    """Rows of several labels, and of weights, that cannot be trained on."""
+
+    def frame(self, **columns):
+        return pd.DataFrame({"text": [f"some words about {i}" for i in range(6)], **columns})
+
+    def test_flags(self):
+        frame = self.frame(a=pd.Series([0, 1, None, 2, 1, 0], dtype=object), b=[True, False, True, True, False, True])
+        found = screen_training(frame, ["a", "b"], problem_type="multilabel").rejected
+        assert found[["position", "column", "reason"]].to_numpy().tolist() == [
+            [2, "a", "no label"],
+            [3, "a", "'2' is neither 0 nor 1"],
+        ]
+
+    def test_lists(self):
+        frame = self.frame(tags=pd.Series([["x"], [], None, "x", [["y"]], {"y"}], dtype=object))
+        found = screen_training(frame, "tags", problem_type="multilabel").rejected
+        assert found[["position", "reason"]].to_numpy().tolist() == [
+            [2, "no list of labels"],
+            [3, "no list of labels"],
+            [4, "a list with values that are no labels"],
+        ]
+
+    def test_targets(self):
+        frame = self.frame(a=[1.0, 2, 3, 4, 5, float("inf")], b=[1.0, None, 3, 4, 5, 6])
+        found = screen_training(frame, ["a", "b"]).rejected
+        assert found[["position", "column"]].to_numpy().tolist() == [[1, "b"], [5, "a"]]
+
+    def test_weights(self):
+        frame = self.frame(label=[0, 1] * 3, weight=[1, -1, 2, None, 0, 3])
+        rows = screen_training(frame, "label", weight="weight")
+        assert (
+            rows.rejected["reason"].tolist() == ["'-1.0' is no weight", "'nan' is no weight"] and len(rows.frame) == 4
+        )

@@ -177,3 +177,44 @@ def test_all_problems_at_once():
 def test_tables_that_cannot_be_used(frame, message):
     with pytest.raises(DataError, match=message):
         infer_schema(frame, "y")
+
+
+class TestSeveralLabels:
+    frame = pd.DataFrame(
+        {
+            "text": [f"some words about number {i}" for i in range(40)],
+            "a": [i % 2 for i in range(40)],
+            "b": [i % 3 == 0 for i in range(40)],
+            "c": [i / 7 for i in range(40)],
+            "w": [1.0 + i for i in range(40)],
+        }
+    )
+
+    def test_flags_and_numbers_are_told_apart(self):
+        assert infer_schema(self.frame, ["a", "b"]).problem_type == "multilabel"
+        assert infer_schema(self.frame, ["a", "c"]).problem_type == "regression"
+        assert infer_schema(self.frame, ["a", "w"], problem_type="regression").problem_type == "regression"
+        typed = {"a": "numerical", "c": "numerical"}
+        assert infer_schema(self.frame, ["a", "c"], column_types=typed).problem_type == "regression"
+        assert infer_schema(self.frame, ["a", "b"], column_types={"a": "categorical"}).problem_type == "multilabel"
+
+    def test_labels_and_weight_are_no_features(self):
+        schema = infer_schema(self.frame, ["a", "b"], sample_weight="w")
+        assert list(schema.columns) == ["text", "c"] and schema.label_columns == ["a", "b"]
+        assert schema.sample_weight == "w" and schema.scoring_weight is None
+        again = Schema.from_json(json.loads(json.dumps(schema.to_json())))
+        assert again == schema
+        assert infer_schema(self.frame, "a", sample_weight="w", weight_evaluation=True).scoring_weight == "w"
+
+    def test_all_that_is_wrong_at_once(self):
+        with pytest.raises(DataError) as caught:
+            infer_schema(self.frame.assign(a=2, w=-1), ["a", "b"], problem_type="multilabel", sample_weight="w")
+        assert "'a' has to hold 0 and 1" in str(caught.value) and "sample_weight: column 'w'" in str(caught.value)
+        with pytest.raises(DataError, match="sample_weight='a' is the label"):
+            infer_schema(self.frame, "a", sample_weight="a")
+        with pytest.raises(DataError, match="There is no label column 'aa'. Did you mean 'a'"):
+            infer_schema(self.frame, ["b", "aa"])
+        with pytest.raises(DataError, match="only the label columns 'a', 'b'; add a column of text"):
+            infer_schema(self.frame[["a", "b"]], ["a", "b"])
+        with pytest.raises(DataError, match="data.pos_label=1 is for binary problems, and this one is multilabel"):
+            infer_schema(self.frame, ["a", "b"], pos_label=1)

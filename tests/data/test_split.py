@@ -90,3 +90,22 @@ def test_refuses():
     for share in (0, 1, -0.1, float("nan")):
         with pytest.raises(ConfigError, match="holdout_frac"):
             split_holdout(table([0, 1] * 4), schema("binary"), share)
+
+
+class TestSeveralLabels:
+    labels = pd.DataFrame({"a": [1, 0] * 50, "b": [1] * 4 + [0] * 96})
+
+    def test_a_rare_label_is_in_both_parts(self):
+        frame = self.labels.assign(text="a b")
+        schema = Schema({"text": "text"}, {"text": ""}, ["a", "b"], "multilabel")
+        for seed in range(10):
+            train, held = split_holdout(frame, schema, 0.25, seed=seed)
+            assert held["b"].sum() == 1 and train["b"].sum() == 3 and len(held) == 25
+
+    def test_lists_are_split_as_columns_are(self):
+        lists = [[name for name in ("a", "b") if row[name]] for _, row in self.labels.iterrows()]
+        by_columns = Schema({"text": "text"}, {"text": ""}, ["a", "b"], "multilabel")
+        by_lists = Schema({"text": "text"}, {"text": ""}, "y", "multilabel")
+        _, one = split_holdout(self.labels.assign(text="a b"), by_columns)
+        _, other = split_holdout(pd.DataFrame({"text": "a b", "y": lists}), by_lists)
+        assert one.index.equals(other.index)

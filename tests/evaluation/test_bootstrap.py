@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from featherfit.evaluation import bootstrap
-from featherfit.evaluation.bootstrap import Predicted, interval, resampled
+from featherfit.evaluation.bootstrap import interval, resampled, score_quietly
 from featherfit.evaluation.metrics import METRICS
+from featherfit.evaluation.predicted import Predicted
 from featherfit.evaluation.slices import score_slices
 
 
@@ -20,6 +22,14 @@ def predicted(problem: str, rows: int = 40, seed: int = 0) -> Predicted:
     if problem == "regression":
         true = random.normal(size=rows) * 3
         return Predicted(true, values=true + random.normal(size=rows))
+    if problem == "quantile":
+        true = random.normal(size=rows) * 3
+        values = np.sort(true[:, None] + random.normal(size=(rows, 3)) * 2, axis=1)
+        return Predicted(true, values=values, levels=(0.1, 0.5, 0.9))
+    if problem == "multilabel":
+        true = (random.random((rows, 3)) < [0.5, 0.3, 0.6]).astype(np.int64)
+        proba = np.clip(np.round(random.random((rows, 3)) * 0.8 + 0.2 * true, 1), 0.05, 0.95).astype(np.float32)
+        return Predicted(true, (proba > 0.5).astype(np.int64), proba)
     classes = 2 if problem == "binary" else 4
     true = random.integers(0, classes, rows)
     proba = np.round(random.random((rows, classes)) + 0.5 * np.eye(classes)[true], 1) + 0.05
@@ -38,8 +48,33 @@ def test_resamples_are_scored_as_rows_are(problem, metric, monkeypatch):
     assert counts.shape == (25, 40) and (counts.sum(axis=1) == 40).all()
     drawn = [rows.at(np.repeat(np.arange(40), row)) for row in counts]
     with np.errstate(all="ignore"):
-        np.testing.assert_allclose(given, [one.score(metric) for one in drawn], rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(given, [score_quietly(metric, one) for one in drawn], rtol=1e-6, atol=1e-9)
     assert len(np.unique(given)) > 5
+
+
+@pytest.mark.parametrize(
+    ("problem", "metric"),
+    [(problem, name) for name, entry in METRICS.items() if entry.weighs for problem in entry.problems],
+)
+def test_weighted_resamples_are_scored_as_weighted_rows_are(problem, metric):
+    rows = replace(predicted(problem), weights=np.random.default_rng(1).uniform(0, 3, 40))
+    given = resampled(rows, [metric], 10, [3, 4])[metric]
+    counts = np.concatenate(list(bootstrap._counts(len(rows), 10, [3, 4]))).astype(int)
+    drawn = [rows.at(np.repeat(np.arange(40), row)) for row in counts]
+    with np.errstate(all="ignore"):
+        expected = [score_quietly(metric, one) for one in drawn]
+        plain = [score_quietly(metric, replace(one, weights=None)) for one in drawn]
+    np.testing.assert_allclose(given, expected, rtol=1e-6, atol=1e-9)
+    assert not np.allclose(given, plain)
+
+
+def test_several_targets_are_scored_one_by_one():
+    random = np.random.default_rng(0)
+    true = random.normal(size=(40, 2))
+    rows = Predicted(true, values=true + random.normal(size=(40, 2)) * [1, 3])
+    for metric in ("rmse", "r2", "mae", "pearsonr"):
+        parts = [resampled(part, [metric], 20, [1])[metric] for part in rows.parts()]
+        np.testing.assert_allclose(resampled(rows, [metric], 20, [1])[metric], np.mean(parts, axis=0))
 
 
 def test_pieces_make_no_difference(monkeypatch):
@@ -53,7 +88,9 @@ def test_pieces_make_no_difference(monkeypatch):
 def test_rows_of_one_class_have_no_area():
     rows = predicted("binary")
     rows = rows.at(rows.true == 1)
-    assert np.isnan(resampled(rows, ["roc_auc"], 5, [0])["roc_auc"]).all() and math.isnan(rows.score("roc_auc"))
+    assert np.isnan(resampled(rows, ["roc_auc"], 5, [0])["roc_auc"]).all() and math.isnan(
+        score_quietly("roc_auc", rows)
+    )
 
 
 class TestInterval:

@@ -106,3 +106,19 @@ def test_perfectly_separated_rows_stay_within_bounds():
     true = logits.argmax(1)
     assert 0.05 <= calibrate(logits, true, transfer=False).temperature < 0.06
     assert calibrate(logits, true, transfer=True).temperature > 0.1
+
+
+def test_the_labels_of_a_row_count_as_one():
+    """Rows copied three times say no more than once."""
+    for seed in range(20):
+        logits, true = drawn(60, temperature=0.8, seed=seed)
+        once = calibrate(logits, true, transfer=False)
+        three = calibrate(np.repeat(logits, 3, axis=0), np.repeat(true, 3), transfer=False, of_row=3)
+        assert (three.temperature == 1) == (once.temperature == 1)
+        assert three.temperature == pytest.approx(once.temperature, rel=1e-3)
+    with_copies = [
+        calibrate(np.repeat(logits, 3, axis=0), np.repeat(true, 3), transfer=False).temperature != 1
+        for logits, true in (drawn(60, seed=seed) for seed in range(30))
+    ]
+    alone = [calibrate(*drawn(60, seed=seed), transfer=False).temperature != 1 for seed in range(30)]
+    assert sum(with_copies) > sum(alone)  # what `of_row` is for

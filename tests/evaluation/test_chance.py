@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.metrics import accuracy_score, log_loss, mean_squared_error
+from sklearn.metrics import accuracy_score, log_loss, mean_pinball_loss, mean_squared_error
 
 from featherfit.data.processors.label import LabelProcessor
+from featherfit.data.processors.several import SeveralLabels
 from featherfit.evaluation.chance import score_of_constant, warn_of_chance
 
 DRAW = np.random.default_rng(0)
@@ -75,3 +76,35 @@ def test_errors_are_better_when_smaller(by, warned):
 def test_few_rows_say_little():
     label, ids = classes()
     warn_of_chance("accuracy", 0.0, ids[:60], ids[60:75], label)
+
+
+def test_the_quantiles():
+    label = LabelProcessor.fit(pd.Series(VALUES[:60]), "quantile", levels=(0.1, 0.5, 0.9))
+    targets = label.encode(pd.Series(VALUES))
+    quantiles = np.quantile(VALUES[:60], label.levels)
+    expected = np.mean(
+        [mean_pinball_loss(VALUES[60:], np.full(30, q), alpha=a) for q, a in zip(quantiles, label.levels, strict=True)]
+    )
+    assert score_of_constant("pinball_loss", targets[:60], targets[60:], label) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_shares_of_several_labels():
+    flags = (np.random.default_rng(1).random((90, 2)) < [0.2, 0.7]).astype(np.float32)
+    label = SeveralLabels.fit(pd.DataFrame(flags.astype(int), columns=["a", "b"]), "multilabel")
+    shares = flags[:60].mean(axis=0)
+    expected = -np.mean(np.log(np.where(flags[60:], shares, 1 - shares)))
+    assert score_of_constant("log_loss", flags[:60], flags[60:], label) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_mean_through_a_sigmoid():
+    label = LabelProcessor.fit(pd.Series(VALUES), "regression", None, "minmaxscaler", link="sigmoid")
+    targets = label.encode(pd.Series(VALUES))
+    expected = mean_squared_error(VALUES[60:], np.full(30, VALUES[:60].mean())) ** 0.5
+    assert score_of_constant("rmse", targets[:60], targets[60:], label) == pytest.approx(expected, rel=1e-4)
+
+
+def test_weights_count():
+    label, targets = values()
+    weights = np.linspace(0, 1, 30)
+    expected = np.sqrt(np.average((VALUES[60:] - VALUES[:60].mean()) ** 2, weights=weights))
+    assert score_of_constant("rmse", targets[:60], targets[60:], label, weights) == pytest.approx(expected, rel=1e-5)

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    mean_pinball_loss,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from featherfit.errors import ConfigError
-from featherfit.evaluation.metrics import ALIASES, DEFAULTS, METRICS, metric_name, score
+from featherfit.evaluation.metrics import ALIASES, DEFAULTS, METRICS, metric_name
+from featherfit.evaluation.metrics import score as score_rows
+from featherfit.evaluation.predicted import Predicted
 
 TRUE2 = np.array([0, 0, 1, 1, 1, 0, 1, 0, 1, 1])
 POSITIVE = np.array([0.1, 0.6, 0.8, 0.4, 0.9, 0.2, 0.7, 0.5, 0.3, 0.95])
@@ -29,6 +41,12 @@ TARGETS = np.array([1.0, 2.0, 4.0, 7.0])
 VALUES = np.array([1.5, 1.0, 4.0, 9.0])
 
 
+def score(
+    name: str, true: np.ndarray, ids: np.ndarray | None, proba: np.ndarray | None, values: np.ndarray | None
+) -> float:
+    return score_rows(name, Predicted(true, ids, proba, values))
+
+
 def binary(name: str) -> float:
     return score(name, TRUE2, IDS2, PROBA2, None)
 
@@ -39,6 +57,23 @@ def multi(name: str) -> float:
 
 def regression(name: str) -> float:
     return score(name, TARGETS, None, None, VALUES)
+
+
+LEVELS = (0.25, 0.5, 0.75)
+QUANTILES = VALUES[:, None] + np.array([-1.0, 0.0, 1.5])
+FLAGS = np.array([[1, 0, 0], [0, 0, 1], [1, 1, 1], [0, 1, 0], [1, 0, 1], [0, 0, 0]])
+OF_LABELS = np.array(
+    [[0.9, 0.2, 0.1], [0.4, 0.6, 0.8], [0.45, 0.7, 0.6], [0.3, 0.4, 0.2], [0.8, 0.1, 0.7], [0.6, 0.3, 0.55]]
+)
+IDS_OF_LABELS = (OF_LABELS > 0.5).astype(int)
+
+
+def quantile(name: str, values: np.ndarray = QUANTILES, true: np.ndarray = TARGETS) -> float:
+    return score_rows(name, Predicted(true, values=values, levels=LEVELS))
+
+
+def multilabel(name: str, ids: np.ndarray = IDS_OF_LABELS, proba: np.ndarray = OF_LABELS) -> float:
+    return score_rows(name, Predicted(FLAGS, ids, proba))
 
 
 def area(positive: np.ndarray, negative: np.ndarray) -> float:
@@ -166,8 +201,86 @@ def test_regression(name):
     assert regression(name) == pytest.approx(REGRESSION[name], rel=1e-9)
 
 
+BELOW = (TARGETS[:, None] <= QUANTILES).mean(axis=0)
+QUANTILE = {
+    "pinball_loss": np.mean([mean_pinball_loss(TARGETS, QUANTILES[:, q], alpha=LEVELS[q]) for q in range(3)]),
+    "coverage_error": np.abs(BELOW - LEVELS).mean(),
+    "interval_coverage": 0.75,  # 7 lies below 9 - 1
+}
+MULTILABEL = {
+    **{f"{name}_{average}": call(FLAGS, IDS_OF_LABELS, average=average)
+       for name, call in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score))
+       for average in ("macro", "micro")},
+    "roc_auc": roc_auc_score(FLAGS, OF_LABELS, average="macro"),
+    "average_precision": average_precision_score(FLAGS, OF_LABELS, average="macro"),
+    "subset_accuracy": accuracy_score(FLAGS, IDS_OF_LABELS),
+    "log_loss": -np.mean(np.log(np.where(FLAGS, OF_LABELS, 1 - OF_LABELS))),
+    "nll": -np.mean(np.log(np.where(FLAGS, OF_LABELS, 1 - OF_LABELS))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", QUANTILE)
+def test_quantiles(name):
+    assert quantile(name) == pytest.approx(QUANTILE[name], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", MULTILABEL)
+def test_several_labels(name):
+    assert multilabel(name) == pytest.approx(MULTILABEL[name], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["rmse", "mse", "r2", "mae", "median_ae", "mape"])
+def test_several_targets_are_scikit_learns_uniform_average(name):
+    import sklearn.metrics
+
+    true = np.stack([TARGETS, TARGETS[::-1] * 10], axis=1)
+    values = np.stack([VALUES, VALUES[::-1] * 8], axis=1)
+    names = {"rmse": "root_mean_squared_error", "mse": "mean_squared_error", "r2": "r2_score", "mae": "mean_absolute_error",
+             "median_ae": "median_absolute_error", "mape": "mean_absolute_percentage_error"}  # fmt: skip
+    expected = getattr(sklearn.metrics, names[name])(true, values)
+    assert score_rows(name, Predicted(true, values=values)) == pytest.approx(expected)
+
+
+def test_a_label_without_both_sides_does_not_count():
+    flags = FLAGS.copy()
+    flags[:, 1] = 0
+    expected = np.mean([roc_auc_score(FLAGS[:, at], OF_LABELS[:, at]) for at in (0, 2)])
+    assert score_rows("roc_auc", Predicted(flags, IDS_OF_LABELS, OF_LABELS)) == pytest.approx(expected)
+    none = Predicted(flags[:, [1]], IDS_OF_LABELS[:, [1]], OF_LABELS[:, [1]])
+    assert math.isnan(score_rows("roc_auc", none)) and math.isnan(score_rows("average_precision", none))
+
+
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.weighs])
+def test_a_weight_of_two_is_the_row_twice(name):
+    rows = {
+        "regression": lambda: Predicted(TARGETS, values=VALUES),
+        "binary": lambda: Predicted(TRUE2, IDS2, PROBA2),
+        "multiclass": lambda: Predicted(TRUE3, IDS3, PROBA3),
+        "quantile": lambda: Predicted(TARGETS, values=QUANTILES, levels=LEVELS),
+        "multilabel": lambda: Predicted(FLAGS, IDS_OF_LABELS, OF_LABELS),
+    }[METRICS[name].problems[-1]]()
+    times = np.arange(len(rows)) % 3 + 1
+    expected = score_rows(name, rows.at(np.repeat(np.arange(len(rows)), times)))
+    assert score_rows(name, replace(rows, weights=times.astype(float))) == pytest.approx(expected)
+
+
+def test_what_cannot_be_weighted_or_chosen_by_is_refused():
+    assert metric_name("spearmanr", "regression", "metrics") == "spearmanr"
+    with pytest.raises(ConfigError, match="'spearmanr' is not defined for weighted rows"):
+        metric_name("spearmanr", "regression", "metrics", weighted=True)
+    assert metric_name("interval_coverage", "quantile", "metrics") == "interval_coverage"
+    with pytest.raises(ConfigError, match="'interval_coverage' says nothing about which model is better"):
+        metric_name("interval_coverage", "quantile", "eval_metric", chooses=True)
+
+
 def test_no_metric_is_left_out():
-    tested = {"binary": BINARY, "multiclass": MULTICLASS, "regression": REGRESSION}
+    tested = {
+        "binary": BINARY,
+        "multiclass": MULTICLASS,
+        "regression": REGRESSION,
+        "quantile": QUANTILE,
+        "multilabel": MULTILABEL,
+    }
     for problem, names in tested.items():
         assert set(names) == {name for name, metric in METRICS.items() if problem in metric.problems}
 
@@ -180,6 +293,13 @@ def test_direction_and_optimum(name):
         best, other = score(name, TARGETS, None, None, TARGETS), regression(name)
     elif "binary" in metric.problems:
         best, other = score(name, TRUE2, TRUE2, np.eye(2)[TRUE2], None), binary(name)
+    elif "quantile" in metric.problems:
+        # Nothing can be right about shares of four rows but quarters of them.
+        true = np.arange(4.0)
+        ends = np.tile([0.0, 1.0, 2.0], (4, 1)) if name == "coverage_error" else np.tile(true[:, None], 3)
+        best, other = quantile(name, ends, true), quantile(name)
+    elif "multilabel" in metric.problems:
+        best, other = multilabel(name, FLAGS, FLAGS.astype(float)), multilabel(name)
     else:
         best, other = score(name, TRUE3, TRUE3, np.eye(3)[TRUE3], None), multi(name)
     assert best == pytest.approx(metric.optimum, abs=1e-9)
@@ -249,4 +369,10 @@ class TestNames:
             metric_name(name, "binary", "metrics")
 
     def test_defaults_are_automms(self):
-        assert DEFAULTS == {"binary": "roc_auc", "multiclass": "accuracy", "regression": "rmse"}
+        assert DEFAULTS == {
+            "binary": "roc_auc",
+            "multiclass": "accuracy",
+            "regression": "rmse",
+            "quantile": "pinball_loss",
+            "multilabel": "roc_auc",
+        }

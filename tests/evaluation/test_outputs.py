@@ -18,6 +18,7 @@ from featherfit.data.processors.text import TokenizedRows
 from featherfit.errors import DataError
 from featherfit.evaluation.decision import probabilities
 from featherfit.evaluation.outputs import model_outputs, score_outputs
+from featherfit.evaluation.reading import Reading
 from featherfit.models.text import TextEncoder
 from featherfit.training.device import Device
 
@@ -166,7 +167,7 @@ def test_probabilities_are_softmax():
 def test_classification_scores():
     label = LabelProcessor.fit(pd.Series(["a", "b", "b"], name="y"), "binary")
     logits = np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]], dtype=np.float32)
-    scores = score_outputs(["accuracy", "log_loss", "roc_auc"], logits, np.array([0, 1, 1]), label)
+    scores = score_outputs(["accuracy", "log_loss", "roc_auc"], logits, np.array([0, 1, 1]), Reading(label))
     losses = [math.log(1 + math.exp(-2)), math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))]
     assert scores == pytest.approx({"accuracy": 2 / 3, "log_loss": sum(losses) / 3, "roc_auc": 1.0}, rel=1e-6)
 
@@ -175,5 +176,5 @@ def test_regression_scores_are_in_the_labels_unit():
     label = LabelProcessor.fit(pd.Series([100.0, 200.0, 300.0], name="y"), "regression")
     truth = label.encode(pd.Series([100.0, 300.0], name="y"))
     logits = np.array([[0.0], [0.0]], dtype=np.float32)  # the mean, 200
-    scores = score_outputs(["rmse", "mae"], logits, truth, label)
+    scores = score_outputs(["rmse", "mae"], logits, truth, Reading(label))
     assert scores == pytest.approx({"rmse": 100.0, "mae": 100.0}, rel=1e-5)

@@ -11,8 +11,8 @@ import pytest
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from featherfit.errors import ConfigError
-from featherfit.evaluation.bootstrap import Predicted
 from featherfit.evaluation.calibration import expected_calibration_error
+from featherfit.evaluation.predicted import Predicted
 from featherfit.evaluation.slices import SlicedScores, score_slices
 
 ROWS = {"de": 60, "en": 100, "xx": 20, "one": 1}

@@ -19,7 +19,12 @@ POSITIVE = np.round(0.15 * TRUE + 0.3 * RANDOM.random(80), 2).astype(np.float32)
 @pytest.mark.parametrize("rows", [1, 2, 5, 60])
 @pytest.mark.parametrize(
     ("name", "classes"),
-    [(name, {"binary": 2, "multiclass": 4}[problem]) for name in OF_COUNTS for problem in METRICS[name].problems],
+    [
+        (name, classes)
+        for name in OF_COUNTS
+        for problem, classes in (("binary", 2), ("multiclass", 4))
+        if problem in METRICS[name].problems
+    ],
 )
 def test_metrics_of_matrices_are_scikit_learns(name, classes, rows):
     random = np.random.default_rng(rows)

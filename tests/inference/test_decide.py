@@ -40,7 +40,8 @@ class TestCalibration:
         assert unsure.threshold == 0.5
 
     def test_all_that_predicts_uses_it(self, unsure, tmp_path):
-        truth, logits = labelled_outputs(unsure._fitted, TEST, None)
+        rows = labelled_outputs(unsure._fitted, TEST, None)
+        truth, logits = rows.labels, rows.logits
         expected = Decision(unsure.temperature).probabilities(logits)
         np.testing.assert_array_equal(predicts(unsure), expected)
         loss = log_losses(logits, truth, unsure.temperature).mean()
@@ -51,7 +52,7 @@ class TestCalibration:
         np.testing.assert_allclose(written[["proba_0", "proba_1"]], expected, atol=1e-5)
 
     def test_labels_stay(self, unsure):
-        _, logits = labelled_outputs(unsure._fitted, TEST, None)
+        logits = labelled_outputs(unsure._fitted, TEST, None).logits
         assert unsure.predict(TEST, as_pandas=False).tolist() == logits.argmax(1).tolist()
 
     def test_the_artifact_keeps_it(self, unsure):
@@ -147,5 +148,5 @@ class TestThreshold:
     def test_other_problems(self, checkpoint, tmp_path):
         three = quick_fit(checkpoint, tmp_path / "three", reviews(labels=("a", "b", "c")))
         for call in (lambda: three.predict(TEST, threshold=0.3), lambda: three.tune_threshold(TEST)):
-            with pytest.raises(ConfigError, match="is for binary problems, and this one is multiclass"):
+            with pytest.raises(ConfigError, match="is for binary and multilabel problems, and this one is multiclass"):
                 call()

@@ -8,12 +8,12 @@ import pytest
 from tiny_checkpoints import quick_fit, reviews
 
 from featherfit.errors import ConfigError, DataError
-from featherfit.inference.predict import evaluate, labels_of, outputs, table_rows
+from featherfit.inference.predict import evaluate, outputs, table_rows
 
 
 def test_labels_are_the_most_probable_classes(fitted):
     logits = np.array([[0.1, 0.2], [3.0, -1.0]], dtype=np.float32)
-    assert labels_of(fitted._fitted, logits).tolist() == [1, 0]
+    assert fitted._fitted.reading.predictions(logits).tolist() == [1, 0]
 
 
 def test_regression_labels_are_unscaled(checkpoint, tmp_path):
@@ -21,7 +21,7 @@ def test_regression_labels_are_unscaled(checkpoint, tmp_path):
     record = quick_fit(checkpoint, tmp_path / "artifact", frame)._fitted
     scaled = np.array([[0.0], [1.0], [-2.0]], dtype=np.float32)
     center, scale = record.label.center, record.label.scale
-    np.testing.assert_allclose(labels_of(record, scaled), [center, center + scale, center - 2 * scale])
+    np.testing.assert_allclose(record.reading.predictions(scaled), [center, center + scale, center - 2 * scale])
     assert scale > 1
 
 

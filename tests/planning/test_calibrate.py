@@ -6,8 +6,10 @@ import pytest
 from tiny_runs import architecture_without_files
 
 from featherfit.planning.calibrate import Forward, Line, memory_of, with_checkpointing
+from featherfit.training.losses import Objective
 
 ROWS = (20,) * 30
+OBJECTIVE = Objective("cross_entropy", "multiclass", 3)
 
 
 def test_a_line():
@@ -19,7 +21,7 @@ def test_a_line():
 def test_deeper_models_take_what_shallow_ones_foretell(model_type, checkpointing, monkeypatch):
     architecture = with_checkpointing(architecture_without_files(model_type), checkpointing)
     forwards = [Forward(ROWS, True), Forward(ROWS, True, keeps_gradients=True), Forward(ROWS, False)]
-    common = {"reorders": False, "problem_type": "multiclass"}
+    common = {"reorders": False, "objective": OBJECTIVE}
     foretold = memory_of(architecture, forwards, depth=6, **common)
     monkeypatch.setattr("featherfit.planning.calibrate._DEPTHS", (6, 7))
     deep = memory_of(architecture, forwards, depth=6, **common)
@@ -31,9 +33,7 @@ def test_deeper_models_take_what_shallow_ones_foretell(model_type, checkpointing
 def test_recomputing_and_longer_forwards():
     def taken(checkpointing: bool, rows: tuple[int, ...], training: bool = True) -> float:
         architecture = with_checkpointing(architecture_without_files("bert"), checkpointing)
-        (line,) = memory_of(
-            architecture, [Forward(rows, training)], depth=12, reorders=False, problem_type="multiclass"
-        )
+        (line,) = memory_of(architecture, [Forward(rows, training)], depth=12, reorders=False, objective=OBJECTIVE)
         return line.at(12)
 
     plain = taken(False, ROWS)

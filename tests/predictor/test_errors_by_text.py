@@ -152,7 +152,7 @@ def test_unknown_classes_at_evaluation(fitted):
 def test_evaluation_without_labels(fitted):
     text = refusal(DataError, lambda: fitted.evaluate(reviews().rename(columns={"label": "labels"})))
     assert text == (
-        "The table has no label column 'label', which evaluation needs. Did you mean 'labels'? Columns: text, labels."
+        "There is no label column 'label', which evaluation needs. Did you mean 'labels'? Columns: text, labels."
     )
     assert "no rows" in refusal(DataError, lambda: fitted.evaluate(reviews().head(0)))
 

@@ -53,6 +53,7 @@ DELIBERATE = {
 }
 OURS = {
     "fit": dict(on_error="raise"),
+    "__init__": dict(quantile_levels=None, sample_weight=None, weight_evaluation=False),
     "evaluate": dict(by=None, reference=None, resamples=2000, seed=0, on_error="raise"),
     "predict": dict(threshold=None, on_error="raise"),
     "predict_proba": dict(on_error="raise"),

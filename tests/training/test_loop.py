@@ -21,10 +21,11 @@ from featherfit.training import loop
 from featherfit.training.average import WeightAverage
 from featherfit.training.device import Device
 from featherfit.training.loop import make_plan, train
-from featherfit.training.losses import row_losses
+from featherfit.training.losses import Objective
 
 CPU = Device(torch.device("cpu"), "no")
 LONGEST = 12
+OBJECTIVE = Objective("cross_entropy", "multiclass", 3)
 """Tokens of a full row, so that a forward takes `env.per_gpu_batch_size` times as many."""
 
 
@@ -53,7 +54,7 @@ def run(config: Config, data: Dataset, model: MultiModalModel | None = None, eva
     reports = list(
         train(
             model, data, plan, config,
-            problem_type="multiclass", pad_id=0, longest=LONGEST, device=CPU, evaluate=evaluate, seed=seed,
+            objective=OBJECTIVE, pad_id=0, longest=LONGEST, device=CPU, evaluate=evaluate, seed=seed,
         )
     )  # fmt: skip
     return model, reports
@@ -309,33 +310,3 @@ class TestWeightAverage:
         for name, value in trained(plain).items():
             assert torch.equal(trained(model)[name], value)
         assert not torch.equal(scored[-1]["head.linear.weight"], trained(model)["head.linear.weight"])
-
-
-class TestLosses:
-    logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
-    labels = torch.tensor([0, 1, 2, 1, 0])
-
-    def test_cross_entropy(self):
-        expected = -torch.log_softmax(self.logits, 1)[torch.arange(5), self.labels]
-        torch.testing.assert_close(row_losses(self.logits, self.labels, "multiclass"), expected)
-
-    def test_label_smoothing(self):
-        logs = torch.log_softmax(self.logits, 1)
-        expected = -0.8 * logs[torch.arange(5), self.labels] - 0.2 * logs.mean(1)
-        torch.testing.assert_close(row_losses(self.logits, self.labels, "multiclass", 0.2), expected)
-
-    def test_binary_is_cross_entropy_of_two(self):
-        logits = self.logits[:, :2]
-        expected = torch.nn.functional.binary_cross_entropy_with_logits(
-            logits[:, 1] - logits[:, 0], (self.labels % 2).float(), reduction="none"
-        )
-        torch.testing.assert_close(row_losses(logits, self.labels % 2, "binary"), expected)
-
-    def test_squared_error(self):
-        targets = torch.tensor([0.5, -1.0, 2.0, 0.0, 1.0])
-        expected = (self.logits[:, 0] - targets).square()
-        torch.testing.assert_close(row_losses(self.logits[:, :1], targets, "regression"), expected)
-
-    def test_float32_from_bfloat16(self):
-        assert row_losses(self.logits.bfloat16(), self.labels, "multiclass").dtype == torch.float32
-        assert row_losses(self.logits[:, :1].bfloat16(), torch.zeros(5), "regression").dtype == torch.float32

@@ -19,8 +19,10 @@ from featherfit.models.build import MultiModalModel
 from featherfit.models.linear import FrozenLinear
 from featherfit.training.device import Device
 from featherfit.training.loop import make_plan, train
+from featherfit.training.losses import Objective
 
 STEPS = 20
+OBJECTIVE = Objective("cross_entropy", "binary", 2)
 
 
 def learnable(rows: int = 64) -> Dataset:
@@ -51,7 +53,7 @@ def losses(precision: str, peft: str | None, model_type: str, seed: int = 0) -> 
     plan = make_plan(len(data), config)
     reports = train(
         model, data, plan, config,
-        problem_type="binary", pad_id=0, longest=20, device=device, evaluate=lambda: 0.0, seed=seed,
+        objective=OBJECTIVE, pad_id=0, longest=20, device=device, evaluate=lambda: 0.0, seed=seed,
     )  # fmt: skip
     return np.array([report.loss for report in reports])
 

@@ -24,10 +24,12 @@ from featherfit.errors import TrainingError
 from featherfit.models.build import MultiModalModel
 from featherfit.training import loop
 from featherfit.training.device import Device
+from featherfit.training.losses import Objective
 from featherfit.training.oom import is_out_of_memory
 from featherfit.types import Batch, StepReport
 
 CPU = Device(torch.device("cpu"), "no")
+OBJECTIVE = Objective("cross_entropy", "multiclass", 3)
 LONGEST = 12
 TOKENS = 4 * LONGEST
 """Of a forward, as long as memory suffices."""
@@ -129,7 +131,7 @@ class Run:
         plan = loop.make_plan(len(DATA), CONFIG)
         for report in loop.train(
             self.model, DATA, plan, CONFIG,
-            problem_type="multiclass", pad_id=0, longest=LONGEST, device=CPU, evaluate=lambda: 0.0, seed=0,
+            objective=OBJECTIVE, pad_id=0, longest=LONGEST, device=CPU, evaluate=lambda: 0.0, seed=0,
         ):  # fmt: skip
             self.reports.append(report)
         return {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}

@@ -8,6 +8,8 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
+from featherfit.data.processors.label import LabelProcessor
+from featherfit.data.processors.several import SeveralLabels, Target
 from featherfit.models.heads import Head
 from featherfit.training.probe import probe_head
 
@@ -17,9 +19,9 @@ SCORES = StandardScaler().fit_transform(EMBEDDINGS) @ RANDOM.normal(size=(5, 3))
 WEIGHTS = RANDOM.uniform(0.2, 3, size=60).astype(np.float32)
 
 
-def probed(outputs: int, labels: np.ndarray, problem: str, weights: np.ndarray | None) -> torch.Tensor:
+def probed(outputs: int, labels: np.ndarray, label: Target, weights: np.ndarray | None) -> torch.Tensor:
     linear = Head(5, outputs, seed=0).linear
-    probe_head(linear, EMBEDDINGS, labels, problem, weights)
+    probe_head(linear, EMBEDDINGS, labels, label, weights)
     with torch.no_grad():
         return linear(torch.from_numpy(EMBEDDINGS))
 
@@ -29,7 +31,8 @@ def probed(outputs: int, labels: np.ndarray, problem: str, weights: np.ndarray |
 def test_classification(classes, weights):
     labels = SCORES[:, :classes].argmax(1)
     problem = "binary" if classes == 2 else "multiclass"
-    proba = torch.softmax(probed(classes, labels, problem, weights), 1)
+    label = LabelProcessor(problem, np.arange(classes))
+    proba = torch.softmax(probed(classes, labels, label, weights), 1)
     standard = StandardScaler().fit_transform(EMBEDDINGS)
     expected = LogisticRegression(max_iter=1000).fit(standard, labels, weights).predict_proba(standard)
     np.testing.assert_allclose(proba, expected, atol=2e-3)
@@ -39,4 +42,39 @@ def test_classification(classes, weights):
 def test_regression(weights):
     standard = StandardScaler().fit_transform(EMBEDDINGS)
     expected = Ridge().fit(standard, SCORES[:, 0], weights).predict(standard)
-    np.testing.assert_allclose(probed(1, SCORES[:, 0], "regression", weights)[:, 0], expected, atol=1e-3)
+    np.testing.assert_allclose(
+        probed(1, SCORES[:, 0], LabelProcessor("regression"), weights)[:, 0], expected, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["even", "weighted"])
+def test_several_targets(weights):
+    label = SeveralLabels("regression", ["a", "b", "c"], (LabelProcessor("regression"),) * 3)
+    standard = StandardScaler().fit_transform(EMBEDDINGS)
+    expected = Ridge().fit(standard, SCORES, weights).predict(standard)
+    np.testing.assert_allclose(probed(3, SCORES, label, weights), expected, atol=1e-3)
+
+
+def test_several_labels_one_of_which_no_row_has():
+    flags = (SCORES > [0, 1, np.inf]).astype(np.float32)
+    label = SeveralLabels("multilabel", ["a", "b", "c"], (LabelProcessor("binary", np.array([0, 1])),) * 3)
+    given = torch.sigmoid(probed(3, flags, label, None)).numpy()
+    standard = StandardScaler().fit_transform(EMBEDDINGS)
+    for place in (0, 1):
+        expected = LogisticRegression(max_iter=1000).fit(standard, flags[:, place]).predict_proba(standard)[:, 1]
+        np.testing.assert_allclose(given[:, place], expected, atol=2e-3)
+    np.testing.assert_allclose(given[:, 2], 1 / 62, rtol=1e-5)
+
+
+def test_quantiles_start_as_the_regression_and_its_errors():
+    targets, levels = SCORES[:, 0], (0.1, 0.5, 0.9)
+    given = probed(3, targets, LabelProcessor("quantile", levels=levels), None).numpy()
+    standard = StandardScaler().fit_transform(EMBEDDINGS)
+    mean = Ridge().fit(standard, targets).predict(standard)
+    np.testing.assert_allclose(given, mean[:, None] + np.quantile(targets - mean, levels), atol=1e-3)
+
+
+def test_targets_a_sigmoid_gives():
+    shares = 1 / (1 + np.exp(-SCORES[:, 0]))
+    given = torch.sigmoid(probed(1, shares, LabelProcessor("regression", link="sigmoid"), None)[:, 0]).numpy()
+    assert np.corrcoef(given, shares)[0, 1] > 0.8 and 0 < given.min() < given.max() < 1

@@ -23,10 +23,12 @@ from featherfit.training import keeping, loop
 from featherfit.training.device import Device
 from featherfit.training.keeping import StateKeeper, read_latest
 from featherfit.training.loop import make_plan, train
+from featherfit.training.losses import Objective
 from featherfit.training.selection import BestStates
 from featherfit.types import LoopState, StepReport
 
 CPU = Device(torch.device("cpu"), "no")
+OBJECTIVE = Objective("cross_entropy", "multiclass", 3)
 BASE = {"env.batch_size": 8, "env.per_gpu_batch_size": 4, "optim.max_epochs": 3, "optim.lr": 0.02}
 STEPS = 9
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -58,7 +60,7 @@ def steps(variant: str, start: LoopState | None = None, seed: int = 0) -> tuple[
     apply_adapters(model, config.optim, seed=0)
     torch.manual_seed(seed)
     return model, train(
-        model, DATA, make_plan(len(DATA), config), config, problem_type="multiclass", pad_id=0, longest=12, device=CPU,
+        model, DATA, make_plan(len(DATA), config), config, objective=OBJECTIVE, pad_id=0, longest=12, device=CPU,
         evaluate=lambda: float(model.head.linear.weight.detach().double().sum()), seed=0, start=start,
     )  # fmt: skip
 

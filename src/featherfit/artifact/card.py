@@ -10,8 +10,11 @@ def model_card(fitted: Fitted, standalone: bool) -> str:
     """Markdown that says what the artifact is, on what it stands and how to use it."""
     size = model_size(fitted.model)
     label, schema = fitted.label, fitted.schema
-    task = f"{label.problem_type} on `{schema.label}`"
-    if label.problem_type != "regression":
+    columns = ", ".join(f"`{name}`" for name in schema.label_columns)
+    task = f"{label.problem_type} on {columns}"
+    if label.levels:
+        task += f", quantiles {', '.join(f'{level:g}' for level in label.levels)}"
+    if not label.numeric:
         task += f", classes {', '.join(map(repr, label.classes.tolist()))}"
     needed = [
         f"`{one.name}` has to be at hand, with fingerprint `{one.fingerprint}`" for one in fitted.checkpoints.values()
@@ -25,7 +28,7 @@ def model_card(fitted: Fitted, standalone: bool) -> str:
     columns = ", ".join(f"`{name}` ({schema.columns[name]})" for name in read)
     stands = "\n".join(f"- checkpoint: `{one.name}`" for one in fitted.checkpoints.values())
     results = "\n".join(f"- {key}: {value}" for key, value in fitted.summary.items())
-    return f"""# Predictor for `{schema.label}`
+    return f"""# Predictor for {columns}
 
 Made with featherfit: {task}. Reads the columns {columns}.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, Valid
 
 from featherfit.data.column_types import IMAGE_TYPES
 from featherfit.data.dates import FORMATS
+from featherfit.data.processors.several import MOST_LABELS
 from featherfit.data.schema import DROPPED
 from featherfit.errors import ArtifactError
 from featherfit.types import ColumnType, PoolingMode, ProblemType
@@ -29,6 +31,9 @@ MOST_SHOWN = 8
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
+Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
+_CLASSES = {"binary": (2, 2), "multiclass": (2, math.inf)}
+"""How many classes a problem has at least and at most; others have none."""
 
 
 class CheckpointRecord(BaseModel):
@@ -79,16 +84,21 @@ class SchemaRecord(BaseModel):
     model_config = _STRICT
     columns: dict[str, ColumnType]
     reasons: dict[str, str]
-    label: str
+    label: str | Annotated[list[str], Field(min_length=1)]
     problem_type: ProblemType
     problem_reason: str
+    sample_weight: str | None
+    weight_evaluation: bool
 
     @model_validator(mode="after")
     def _makes_sense(self) -> SchemaRecord:
         if all(kind in DROPPED for kind in self.columns.values()):
             raise ValueError("no column says anything of a row")
-        if self.label in self.columns:
-            raise ValueError(f"the label {self.label!r} is among the features")
+        for name in [self.label] if isinstance(self.label, str) else self.label:
+            if name in self.columns:
+                raise ValueError(f"the label {name!r} is among the features")
+        if self.sample_weight in self.columns:
+            raise ValueError(f"the weight {self.sample_weight!r} is among the features")
         return self
 
 
@@ -101,17 +111,51 @@ class LabelRecord(BaseModel):
     dtype: str
     center: FiniteFloat
     scale: Annotated[FiniteFloat, Field(gt=0)]
+    levels: list[Annotated[FiniteFloat, Field(gt=0, lt=1)]]
+    link: Literal["identity", "sigmoid"]
 
     @model_validator(mode="after")
     def _makes_sense(self) -> LabelRecord:
         number = len(self.classes)
-        fewest, most = {"binary": (2, 2), "multiclass": (2, number), "regression": (0, 0)}[self.problem_type]
-        if not fewest <= number <= most:
+        fewest, most = _CLASSES.get(self.problem_type, (0, 0))
+        if not fewest <= number <= most or self.problem_type == "multilabel":
             raise ValueError(f"{number} classes are not those of a {self.problem_type} problem")
+        if self.levels != sorted(set(self.levels)) or bool(self.levels) != (self.problem_type == "quantile"):
+            raise ValueError(f"{len(self.levels)} quantile levels are not those of a {self.problem_type} problem")
+        if self.link != "identity" and self.problem_type != "regression":
+            raise ValueError(f"the link {self.link!r} is not one of a {self.problem_type} problem")
         if len({(type(label), label) for label in self.classes}) < number or len({type(x) for x in self.classes}) > 1:
             raise ValueError("classes have to be of one type and each there once")
         if self.dtype not in _DTYPES or not _survives(self.classes, self.dtype):
             raise ValueError(f"classes do not have the dtype {self.dtype!r}")
+        return self
+
+
+class SeveralRecord(BaseModel):
+    """The `label` of `schema.json` where a row has several, as `SeveralLabels.to_json` gives it."""
+
+    model_config = _STRICT
+    problem_type: Literal["multilabel", "regression"]
+    names: Annotated[list[int | str], Field(min_length=1, max_length=MOST_LABELS)]
+    listed: bool
+    parts: list[LabelRecord]
+
+    @property
+    def classes(self) -> list[int | str]:
+        """Names of the labels; of targets none."""
+        return self.names if self.problem_type == "multilabel" else []
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> SeveralRecord:
+        if len(self.parts) != len(self.names) or len(set(self.names)) < len(self.names):
+            raise ValueError("names have to be there once, and parts as many")
+        wanted = "binary" if self.problem_type == "multilabel" else "regression"
+        if any(part.problem_type != wanted for part in self.parts):
+            raise ValueError(f"the parts of a {self.problem_type} problem have to be {wanted}")
+        if wanted == "binary" and any(part.classes != [0, 1] for part in self.parts):
+            raise ValueError("the labels of several are not 0 and 1")
+        if self.listed and wanted != "binary":
+            raise ValueError("targets do not come as lists")
         return self
 
 
@@ -120,7 +164,7 @@ class DecisionRecord(BaseModel):
 
     model_config = _STRICT
     temperature: Annotated[FiniteFloat, Field(gt=0)]
-    threshold: Annotated[FiniteFloat, Field(ge=0, le=1)]
+    threshold: Share | list[Share]
 
 
 class CategoriesRecord(BaseModel):
@@ -205,7 +249,7 @@ class SchemaFile(BaseModel):
 
     model_config = _STRICT
     schema_: Annotated[SchemaRecord, Field(alias="schema")]
-    label: LabelRecord
+    label: LabelRecord | SeveralRecord
     decision: DecisionRecord
     constants: dict[str, str]
     processors: ProcessorsRecord
@@ -214,6 +258,12 @@ class SchemaFile(BaseModel):
     def _agree(self) -> SchemaFile:
         if self.schema_.problem_type != self.label.problem_type:
             raise ValueError("schema and label are of different problem types")
+        label, threshold = self.label, self.decision.threshold
+        names = label.names if isinstance(label, SeveralRecord) and not label.listed else self.schema_.label
+        if names != self.schema_.label or isinstance(self.schema_.label, list) != isinstance(names, list):
+            raise ValueError("schema and label name different columns")
+        if isinstance(threshold, list) and (label.problem_type != "multilabel" or len(threshold) != len(label.classes)):
+            raise ValueError("there are not as many thresholds as labels")
         return self
 
 

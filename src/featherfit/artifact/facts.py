@@ -26,12 +26,15 @@ class FittedFacts:
 
     _fitted: Fitted | None = None
     _faster: Fitted | None = None
-    _label: str | None = None
+    _label: str | list[str] | None = None
     _path: Path | None = None
     _verbosity: int = 2
     _problem_type: str | None = None
     _rejected: pd.DataFrame | None = None
     _eval_metric: Any = None
+    _quantile_levels: list[float] | None = None
+    _sample_weight: str | None = None
+    _weight_evaluation: bool = False
     _validation_metric: Any = None
 
     def set_verbosity(self, verbosity: int) -> None:
@@ -44,8 +47,8 @@ class FittedFacts:
         return None if self._path is None else str(self._path)
 
     @property
-    def label(self) -> str | None:
-        """Column that is predicted."""
+    def label(self) -> str | list[str] | None:
+        """Column that is predicted, or a list of several."""
         return self._label
 
     @property
@@ -55,7 +58,7 @@ class FittedFacts:
 
     @property
     def problem_type(self) -> str | None:
-        """`binary`, `multiclass` or `regression`; before `fit` what the constructor was given."""
+        """`binary`, `multiclass`, `regression`, `quantile` or `multilabel`; before `fit` what the constructor was given."""
         return self._problem_type if self._fitted is None else self._fitted.label.problem_type
 
     @property
@@ -72,8 +75,8 @@ class FittedFacts:
     def column_types(self) -> dict[str, str]:
         """Type of every column, the label's included."""
         schema = self._require().schema
-        kind = "numerical" if schema.problem_type == "regression" else "categorical"
-        return {**schema.columns, str(schema.label): kind}
+        kind = "numerical" if self._require().label.numeric else "categorical"
+        return {**schema.columns, **dict.fromkeys(schema.label_columns, kind)}
 
     def explain_schema(self) -> pd.DataFrame:
         """What every column of the training table was taken for: `column`, `type`, `because`, and `read_by`, the encoder that
@@ -104,9 +107,9 @@ class FittedFacts:
 
     @property
     def class_labels(self) -> np.ndarray | None:
-        """The labels in the order of `predict_proba`'s columns; None, with a warning, for regression."""
-        if self._require().label.problem_type == "regression":
-            warnings.warn("A regression predictor has no class labels.", stacklevel=2)
+        """The labels in the order of `predict_proba`'s columns; None, with a warning, for numbers."""
+        if self._require().label.numeric:
+            warnings.warn(f"A {self.problem_type} predictor has no class labels.", stacklevel=2)
             return None
         return self._require().label.classes
 
@@ -123,9 +126,24 @@ class FittedFacts:
         return self._require().decision.temperature
 
     @property
-    def threshold(self) -> float:
-        """Probability above which a binary predictor predicts the positive class."""
-        return self._require().decision.threshold
+    def threshold(self) -> float | dict[Any, float]:
+        """Probability above which a binary predictor predicts the positive class, or one of several labels a label; by label
+        where they differ.
+        """
+        threshold = self._require().decision.threshold
+        if not isinstance(threshold, tuple):
+            return threshold
+        return dict(zip(self._require().label.classes.tolist(), threshold, strict=True))
+
+    @property
+    def quantile_levels(self) -> list[float] | None:
+        """The levels of the quantiles predicted; None for other problems, and before `fit` what the constructor was given."""
+        return self._quantile_levels if self._fitted is None else list(self._fitted.label.levels) or None
+
+    @property
+    def sample_weight(self) -> str | None:
+        """Column of the weights of rows."""
+        return self._sample_weight if self._fitted is None else self._fitted.schema.sample_weight
 
     @property
     def total_parameters(self) -> int:

@@ -15,13 +15,14 @@ from featherfit.config.schema import Config
 from featherfit.data.findings import DataReport
 from featherfit.data.parts import PartProcessor
 from featherfit.data.processors.image import ImageProcessor
-from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.notext import NoText
+from featherfit.data.processors.several import Target
 from featherfit.data.processors.table import TableProcessor
 from featherfit.data.processors.text import TextProcessor
 from featherfit.data.schema import Schema
 from featherfit.errors import ConfigError
 from featherfit.evaluation.decision import UNCALIBRATED, Decision
+from featherfit.evaluation.reading import Reading
 from featherfit.models.backbone import build_backbone, build_backbone_from_config
 from featherfit.models.build import TEXT, MultiModalModel, assemble, build_text_encoder
 from featherfit.models.linear import freeze_linears, lower_precision
@@ -60,7 +61,7 @@ class Fitted:
 
     config: Config
     schema: Schema
-    label: LabelProcessor
+    label: Target
     text: TextProcessor | NoText
     checkpoint: Checkpoint | None
     model: MultiModalModel
@@ -80,16 +81,16 @@ class Fitted:
         """All pretrained weights the model stands on, by the name of their encoder."""
         return {**({} if self.checkpoint is None else {TEXT: self.checkpoint}), **self.further}
 
+    @property
+    def reading(self) -> Reading:
+        """How the model's logits are read."""
+        return Reading(self.label, self.decision)
+
     def alone(self) -> Fitted:
         """The same, to be used without the ranks it was trained with; not if they have parts of its weights."""
         if self.device.ranks.sharded:
             return self
         return replace(self, device=replace(self.device, ranks=ALONE))
-
-
-def outputs_of(label: LabelProcessor) -> int:
-    """Width of the head: one per class, or one for regression."""
-    return 1 if label.problem_type == "regression" else len(label.classes)
 
 
 def new_model(

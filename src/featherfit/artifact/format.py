@@ -13,7 +13,7 @@ from typing import Any
 from featherfit.errors import ArtifactError, PathExistsError
 from featherfit.storage import sync
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """What changed with each: `artifact/versions.py`."""
 CONFIG = "config.json"
 SCHEMA = "schema.json"

@@ -25,7 +25,7 @@ from featherfit.adapters.state import load_trainable_state, save_trainable_state
 from featherfit.artifact import format as files
 from featherfit.artifact.card import model_card
 from featherfit.artifact.expected import check_tensors
-from featherfit.artifact.fitted import Fitted, build_others, new_model, outputs_of, prepare
+from featherfit.artifact.fitted import Fitted, build_others, new_model, prepare
 from featherfit.artifact.opening import Opened, open_artifact
 from featherfit.artifact.standalone import FURTHER_ENCODERS, INDEX, WHOLE, without_foreign
 from featherfit.checkpoints import Checkpoint, resolve_checkpoint
@@ -46,7 +46,7 @@ from featherfit.config.schema import Config
 from featherfit.data.modalities import columns_by_encoder
 from featherfit.data.parts import PartProcessor
 from featherfit.data.processors.fitting import parts_from_json, text_processor
-from featherfit.data.processors.label import LabelProcessor
+from featherfit.data.processors.several import target_from_json
 from featherfit.data.schema import Schema
 from featherfit.errors import ArtifactError, ConfigError, FeatherfitError, PathExistsError, TargetError
 from featherfit.evaluation.decision import Decision
@@ -179,7 +179,7 @@ def load_artifact(path: str | Path) -> Fitted:
     with _damage(opened.folder, FeatherfitError):
         config = _with_pooling(build_config(record.settings), record.pooling)
         parts = parts_from_json(schema_file.processors.states(), config)
-        label = LabelProcessor.from_json(schema_file.label.model_dump())
+        label = target_from_json(schema_file.label.model_dump())
         metrics = (
             metric_name(record.eval_metric, label.problem_type, "eval_metric"),
             metric_name(record.validation_metric, label.problem_type, "validation_metric"),
@@ -194,7 +194,7 @@ def load_artifact(path: str | Path) -> Fitted:
     with _damage(opened.folder, *faults):
         columns = _columns_read(schema, config, parts, record.checkpoint is not None)
         checkpoint, further = _checkpoint(opened), _further(opened)
-        outputs = outputs_of(label)
+        outputs = label.outputs
         inside = {name: tensors for name, (_, tensors) in opened.further.items()}
         check_tensors(config, checkpoint, parts, further, outputs, opened.weights, opened.base, inside)
         device = pick_device(config.env, config.model.hf_text.base_precision)

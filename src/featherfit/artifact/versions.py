@@ -5,6 +5,7 @@
 | 1 | checksums stood in config.json under `files`, which covered neither config.json nor metrics.json; logits were read as they come |
 | 2 | checksums stand in SHA256SUMS and cover all that predictions depend on; schema.json has `decision` and `constants` |
 | 3 | several encoders: config.json has `further` checkpoints, schema.json has `processors`; both may be empty |
+| 4 | schema.json has weights of rows, quantile levels, links, several labels and their thresholds |
 
 To change the format: raise `FORMAT_VERSION`, and add to `UPGRADES` what brings the format before to it.
 """
@@ -47,7 +48,18 @@ def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-UPGRADES: dict[int, Callable[[State], State]] = {1: _from_1, 2: _from_2}
+def _from_3(state: State) -> State:
+    schema_file = dict(state["schema_file"])
+    for name, added in (
+        ("schema", {"sample_weight": None, "weight_evaluation": False}),
+        ("label", {"levels": [], "link": "identity"}),
+    ):
+        if isinstance(schema_file.get(name), dict):  # else it is damaged, and told so later
+            schema_file[name] = {**added, **schema_file[name]}
+    return {**state, "config": {**state["config"], "format_version": 4}, "schema_file": schema_file}
+
+
+UPGRADES: dict[int, Callable[[State], State]] = {1: _from_1, 2: _from_2, 3: _from_3}
 """By the format they take; what they return is of the next."""
 
 

@@ -15,7 +15,9 @@ from featherfit.errors import ConfigError
 def inspect(
     artifact: Annotated[Path | None, typer.Argument(metavar="DIR", help="Folder of a fitted predictor.")] = None,
     data: Annotated[str | None, typer.Option(help=f"{DATA}, to see what its columns would be taken for.")] = None,
-    label: Annotated[str | None, typer.Option(help="With --data: the column to predict.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="With --data: the column to predict; may be given again for several.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what is in an artifact, without loading weights, or what a table is taken for."""
@@ -23,7 +25,7 @@ def inspect(
         raise ConfigError("Give either DIR or --data FILE.")
     reporter = reporter_of(2)
     if data is None:
-        if label is not None:
+        if label:
             raise ConfigError("--label goes with --data; an artifact has its own.")
         from featherfit.artifact.store import inspect_artifact
 
@@ -34,7 +36,7 @@ def inspect(
     from featherfit.data.schema import infer_schema
 
     frame = load_table(data)
-    schema = infer_schema(frame, label)
+    schema = infer_schema(frame, label[0] if label and len(label) == 1 else label or None)
     report = check_data(frame, None, schema)
     if as_json:
         reporter.show({"rows": len(frame), **schema.to_json(), "findings": report.to_json()}, as_json)

@@ -157,18 +157,34 @@ def _told_aside(
 def _predictions(
     predictor: featherfit.MultiModalPredictor, frame: pd.DataFrame, proba: bool, on_error: str
 ) -> pd.DataFrame:
-    """A column with the label's name and, with `proba`, one for every class; rows that were set aside have neither."""
+    """As `predict_file` has it: the predictions and, with `proba`, a column for every class; none of rows set aside."""
     if not proba:
-        predictions: Any = predictor.predict(frame, as_pandas=True, on_error=on_error)
-        return predictions.to_frame(predictor.label)
+        return _named(predictor, predictor.predict(frame, as_pandas=True, on_error=on_error))
+    import pandas as pd
+
+    probabilities: Any = predictor.predict_proba(frame, as_pandas=True, on_error=on_error)
+    if predictor.problem_type == "multilabel":
+        labels: Any = predictor.predict(frame, as_pandas=True, on_error=on_error)
+    else:
+        labels = _likeliest(predictor, probabilities)
+    return pd.concat([_named(predictor, labels), probabilities.add_prefix("proba_")], axis=1)
+
+
+def _likeliest(predictor: featherfit.MultiModalPredictor, probabilities: pd.DataFrame) -> pd.Series:
+    """The labels that these probabilities stand for."""
     from featherfit.data.rows import spread
     from featherfit.evaluation.decision import Decision
     from featherfit.inference.tables import as_series
 
-    probabilities: Any = predictor.predict_proba(frame, as_pandas=True, on_error=on_error)
     known = probabilities.notna().all(axis=1).to_numpy()
-    best = Decision(threshold=predictor.threshold).ids_of(probabilities.to_numpy()[known])
-    labels = spread(probabilities.columns.to_numpy()[best], known)
-    table = probabilities.add_prefix("proba_")
-    table.insert(0, str(predictor.label), as_series(labels, probabilities, None))
-    return table
+    best = Decision(threshold=predictor.threshold).ids_of(probabilities.to_numpy()[known])  # type: ignore[arg-type]
+    return as_series(spread(probabilities.columns.to_numpy()[best], known), probabilities, None)
+
+
+def _named(predictor: featherfit.MultiModalPredictor, predictions: Any) -> pd.DataFrame:
+    """Predictions under names that are text: the label's, the labels', or the label's with a quantile level."""
+    if predictions.ndim == 1:
+        return predictions.to_frame(str(predictor.label))
+    if predictor.problem_type == "quantile":
+        return predictions.set_axis([f"{predictor.label}_{level:g}" for level in predictions.columns], axis=1)
+    return predictions.rename(columns=str)

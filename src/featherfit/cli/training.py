@@ -20,15 +20,23 @@ from featherfit.cli.options import (
     tell_rejected,
 )
 from featherfit.errors import ConfigError
+from featherfit.types import NUMBERS
 
 Table = Annotated[str, typer.Argument(metavar="DATA", help=f"{DATA} to learn from.")]
-Label = Annotated[str, typer.Option(help="Column to predict.")]
+Label = Annotated[list[str], typer.Option(help="Column to predict; may be given again for several.")]
+Levels = Annotated[
+    list[float] | None, typer.Option(metavar="LEVEL", help="Predict this quantile, 0 to 1; may be given again.")
+]
+Weight = Annotated[str | None, typer.Option(help="Column of the weights of training rows.")]
+Weighs = Annotated[bool, typer.Option("--weight-evaluation", help="Weigh rows by it when they are scored too.")]
 Preset = Annotated[str | None, typer.Option(help="Preset, such as multilingual.")]
 Tuning = Annotated[str | None, typer.Option(help="Rows to validate on; default: a holdout.")]
 ColumnTypes = Annotated[
     list[str] | None, typer.Option(metavar="NAME=TYPE", help="Type of a column, not inferred; may be given again.")
 ]
-Problem = Annotated[str | None, typer.Option(help="binary, multiclass or regression.")]
+Problem = Annotated[
+    str | None, typer.Option(help="binary, multiclass, regression, quantile or multilabel; default: by the label.")
+]
 Holdout = Annotated[float | None, typer.Option(help="Share of rows to hold out, 0 to 1.")]
 Standalone = Annotated[bool, typer.Option("--standalone", help="Put the pretrained weights in too.")]
 
@@ -44,6 +52,9 @@ def fit(
     tuning_data: Tuning = None,
     column_type: ColumnTypes = None,
     problem_type: Problem = None,
+    quantile_level: Levels = None,
+    sample_weight: Weight = None,
+    weight_evaluation: Weighs = False,
     eval_metric: Annotated[str | None, typer.Option(help="Metric to choose the weights and to score by.")] = None,
     holdout_frac: Holdout = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds after which training stops.")] = None,
@@ -57,7 +68,10 @@ def fit(
 ) -> None:
     """Train on a table and write an artifact."""
     reporter = reporter_of(verbosity)
-    words: Any = dict(label=label, problem_type=problem_type, eval_metric=eval_metric, verbosity=verbosity)
+    words: Any = dict(
+        label=_one_or_several(label), problem_type=problem_type, eval_metric=eval_metric, verbosity=verbosity,
+        quantile_levels=quantile_level or None, sample_weight=sample_weight, weight_evaluation=weight_evaluation,
+    )  # fmt: skip
     if resume and not path:
         raise ConfigError("--resume needs the --path of the fit that was interrupted.")
     check_rejected(on_error, rejected, data)
@@ -77,10 +91,10 @@ def fit(
     )
     if on_error == "report":
         tell_rejected(reporter, predictor.rejected_rows, rejected)
-    classes = None if predictor.problem_type == "regression" else predictor.class_labels
+    classes = None if predictor.problem_type in NUMBERS else predictor.class_labels
     result = {
         "path": predictor.path,
-        "label": label,
+        "label": predictor.label,
         "problem_type": predictor.problem_type,
         "classes": classes,
         "eval_metric": predictor.eval_metric,
@@ -102,6 +116,9 @@ def plan(
     tuning_data: Tuning = None,
     column_type: ColumnTypes = None,
     problem_type: Problem = None,
+    quantile_level: Levels = None,
+    sample_weight: Weight = None,
+    weight_evaluation: Weighs = False,
     holdout_frac: Holdout = None,
     seed: Seed = 0,
     standalone: Standalone = False,
@@ -110,7 +127,10 @@ def plan(
 ) -> None:
     """Say what a fit would need: memory, time and disk. Nothing is trained."""
     reporter = reporter_of(verbosity)
-    predictor = featherfit.MultiModalPredictor(label=label, problem_type=problem_type, verbosity=verbosity)
+    predictor = featherfit.MultiModalPredictor(
+        label=_one_or_several(label), problem_type=problem_type, verbosity=verbosity,
+        quantile_levels=quantile_level or None, sample_weight=sample_weight, weight_evaluation=weight_evaluation,
+    )  # fmt: skip
     planned = predictor.plan(
         data,
         presets=presets,
@@ -126,6 +146,10 @@ def plan(
         return
     reporter.scores_table(planned.rows_to_show(), f"{planned.checkpoint}, {planned.peft or 'full fine-tuning'}")
     reporter.result(planned.verdict())
+
+
+def _one_or_several(label: list[str]) -> str | list[str]:
+    return label[0] if len(label) == 1 else label
 
 
 def _column_types(texts: list[str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from featherfit.errors import UnsupportedError
+from featherfit.errors import ConfigError, UnsupportedError
 
 _MATCHING = "matching pairs of columns is not offered yet"
 _DETECTION = "it belongs to object detection, which is not offered"
@@ -79,6 +79,48 @@ def refuse_unsupported(method: str, given: dict[str, Any]) -> None:
     ]
     if refused:
         raise UnsupportedError(f"{method}: {' '.join(refused)} Leave {'it' if len(refused) == 1 else 'them'} out.")
+
+
+def checked_names(given: Any, argument: str) -> str | list[str] | None:
+    """The name of a column, or a list of different ones.
+
+    Raises:
+        ConfigError: Anything else.
+    """
+    if given is None or isinstance(given, str):
+        return given
+    names = list(given) if isinstance(given, list | tuple) else []
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise ConfigError(f"{argument}={given!r} has to be the name of a column, or a list of different names.")
+    return names
+
+
+def checked_column(given: Any, argument: str) -> str | None:
+    """The name of a column.
+
+    Raises:
+        ConfigError: Anything else.
+    """
+    if given is not None and not isinstance(given, str):
+        raise ConfigError(f"{argument}={given!r} has to be the name of a column.")
+    return given
+
+
+def checked_levels(given: Any) -> list[float] | None:
+    """Quantile levels, ascending.
+
+    Raises:
+        ConfigError: None at all, the same twice, or anything but numbers between 0 and 1.
+    """
+    if given is None:
+        return None
+    levels = list(given) if hasattr(given, "__iter__") and not isinstance(given, str) else []
+    numbers = [level for level in levels if isinstance(level, int | float) and 0 < level < 1]
+    if not levels or len(numbers) < len(levels) or len(set(numbers)) < len(numbers):
+        raise ConfigError(
+            f"quantile_levels={given!r} has to be a list of different numbers between 0 and 1, such as [0.1, 0.5, 0.9]."
+        )
+    return sorted(map(float, numbers))
 
 
 def _equal(given: Any, value: Any) -> bool:

@@ -265,6 +265,13 @@ def _check_class_weights(value: str | dict[str, float] | None) -> str | None:
     return f"every weight has to be above 0, not {', '.join(wrong)}." if wrong else None
 
 
+def _check_alpha(value: list[float] | None) -> str | None:
+    wrong = [f"{number:g}" for number in value or [] if number <= 0]
+    if value == [] or wrong:
+        return "give a list of numbers above 0, one for each class, in the order of the classes."
+    return None
+
+
 def _check_budget(value: int | str | None) -> str | None:
     if value is None:
         return None
@@ -328,6 +335,7 @@ _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "optim.val_check_interval": _check_interval,
     "optim.max_steps": _check_max_steps,
     "optim.class_weights": _check_class_weights,
+    "optim.focal_loss.alpha": _check_alpha,
     "env.memory_budget": _check_budget,
     "env.per_gpu_batch_size": _check_rows,
     "env.state_interval": _check_state_interval,

@@ -32,6 +32,7 @@ RENAMED = {
 RESPELT: dict[str, dict[Any, Any]] = {
     "optim.peft": {"Ia3_lora_norm": "ia3_lora_norm"},
     "env.precision": {16: "16", 32: "32"},
+    "optim.loss_func": {None: "auto", "BCEWithLogitsLoss": "bcewithlogitsloss"},
     "model.hf_text.max_text_len": {None: 0},
     "env.strategy": {"ddp_find_unused_parameters_true": "ddp", "ddp_find_unused_parameters_false": "ddp"},
 }
@@ -57,8 +58,13 @@ REFUSED_VALUES: dict[str, dict[Any, str]] = {
     "optim.optim_type": {"adafactor": "it scales each step by the size of the parameter, so optim.lr would mean less"},
     "optim.lr_schedule": {"multi_step": "AutoMM uses it for object detection only"},
     "optim.loss_func": {
-        "focal_loss": "for rare classes there is optim.class_weights='balanced'",
-        ANY_OTHER: "the loss follows the problem type: cross entropy or mean squared error",
+        **dict.fromkeys(
+            ("structure_loss", "balanced_bce", "mask2former_loss"), "segmentation of images is not offered"
+        ),
+        **dict.fromkeys(("contrastive_loss", "multi_negatives_softmax_loss"), "matching of pairs is not offered"),
+    },
+    "optim.focal_loss.reduction": {
+        ANY_OTHER: "a step's loss is the weighted mean of its rows, however they are cut into forwards"
     },
     "env.strategy": {
         **dict.fromkeys(
@@ -142,7 +148,6 @@ REFUSED = {
     "optim.track_grad_norm": Refusal("gradient norms are not recorded", (-1,)),
     "optim.log_every_n_steps": Refusal("progress is reported after every step", (1,)),
     "optim.lora.conv_lora_expert_num": Refusal("conv_lora works on the feature maps of image models"),
-    "optim.focal_loss.*": Refusal("for rare classes there is optim.class_weights='balanced'"),
     "optim.mask2former_loss.*": Refusal("segmentation of images is not offered"),
     "optim.cross_modal_align": Refusal(_NO_ALIGNMENT, (None,)),
     "optim.cross_modal_align_weight": Refusal(_NO_ALIGNMENT, (0,)),

@@ -110,6 +110,12 @@ def _idle_notes(flat: Mapping[str, Any], given: frozenset[str], *, on_gpu: bool)
             not flat["data.categorical.convert_to_text"],
         ),
         "data.numerical.transform": ("data.numerical.convert_to_text", not flat["data.numerical.convert_to_text"]),
+        **{
+            key: ("optim.loss_func", flat["optim.loss_func"] == loss)
+            for block, loss in (("optim.focal_loss.", "focal_loss"), ("optim.huber.", "huber"))
+            for key in flat
+            if key.startswith(block)
+        },
     }
     for key, (other, effective) in needs.items():
         if key in given and not effective:

@@ -145,6 +145,32 @@ class LoraConfig:
     dropout: float = option(0.0, "Dropout on the input of low-rank adapters.", low=0, high=0.99)
 
 
+LOSS_FUNCTIONS = ("auto", "cross_entropy", "focal_loss", "bcewithlogitsloss", "mse", "mae", "huber", "pinball")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FocalLossConfig:
+    """`optim.focal_loss`: with optim.loss_func=focal_loss."""
+
+    alpha: list[float] | None = option(
+        None,
+        "Weight of each class, in the order of the classes; of several labels from 0 to 1, for rows that have the label.",
+        above=0,
+        allowed="a list of numbers above 0, one for each class, or null",
+    )
+    gamma: float = option(2.0, "How much less rows count that are right already; 0 is cross entropy.", low=0, high=100)
+    reduction: str = option("mean", "A step's loss is the weighted mean of its rows. Always.", choices=("mean",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HuberConfig:
+    """`optim.huber`: with optim.loss_func=huber."""
+
+    delta: float = option(
+        1.0, "Error from which on the loss is linear, in units of the scaled target (standard deviations).", above=0
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """`optim`: what is trained, and how."""
@@ -201,7 +227,14 @@ class OptimConfig:
         "Weight of each class in the loss: null, `balanced` (inverse frequency), or a mapping from label to weight.",
         allowed="balanced, a mapping from label to a number above 0, or null",
     )
-    loss_func: str = option("auto", "Cross entropy or mean squared error, by problem type.", choices=("auto",))
+    loss_func: str = option(
+        "auto",
+        "What training makes small; auto: cross entropy, squared error, pinball loss (quantiles), or binary cross entropy of "
+        "every label (several labels).",
+        choices=LOSS_FUNCTIONS,
+    )
+    focal_loss: FocalLossConfig = section(FocalLossConfig)
+    huber: HuberConfig = section(HuberConfig)
     head_init: str = option(
         "random",
         "How the head starts: random numbers, or a linear probe fitted to the training rows' embeddings (one more pass).",

@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 
 from featherfit.data.batch import longest_row, total_lengths
+from featherfit.data.label_columns import lacking_labels
 from featherfit.data.parts import PartProcessor, PartRows
-from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.notext import NoText
+from featherfit.data.processors.several import Target
 from featherfit.data.processors.text import TextProcessor, TokenizedRows
 from featherfit.data.schema import Schema
 from featherfit.data.slicing import row_slices
+from featherfit.data.weights import row_weights
 from featherfit.errors import ConfigError, DataError, did_you_mean
 
 
@@ -27,8 +29,9 @@ class Dataset:
 
     Attributes:
         rows: Token ids of each row.
-        labels: Class ids (rows,) int64 or scaled targets (rows,) float32; None at prediction.
-        weights: Weight of each row in the loss, (rows,) float32; None for equal weights.
+        labels: What the label's processor gave: class ids (rows,) int64, scaled targets (rows,) float32, or (rows, K) float32 of
+            several labels or targets; None at prediction.
+        weights: Weight of each row in the loss or the score, (rows,) float32; None for equal weights.
         index: The table's index.
         slices: What each row counts to where rows are scored slice by slice, (rows,); None where they are not.
         parts: What encoders beside `hf_text` read of the rows, by their name.
@@ -76,10 +79,11 @@ def make_dataset(
     frame: pd.DataFrame,
     schema: Schema,
     text: TextProcessor | NoText,
-    label: LabelProcessor | None,
+    label: Target | None,
     class_weights: str | Mapping[str, float] | None = None,
     validation_by: str | None = None,
     parts: Mapping[str, PartProcessor] | None = None,
+    weight: str | None = None,
 ) -> Dataset:
     """Tokenizes a table and encodes its label.
 
@@ -91,24 +95,26 @@ def make_dataset(
         class_weights: `optim.class_weights`; for training tables only.
         validation_by: `optim.validation_by`; for validation tables only.
         parts: For the columns of encoders beside `hf_text`, by their name.
+        weight: Column of the weights of rows.
 
     Raises:
         DataError: Columns are missing or hold what cannot be used.
         ConfigError: `class_weights` that do not fit the classes.
     """
-    if label is not None and schema.label not in frame.columns:
-        raise DataError(
-            f"The table has no label column {schema.label!r}.{did_you_mean(str(schema.label), frame.columns)} "
-            f"Columns: {', '.join(map(str, frame.columns))}."
-        )
+    lacking = None if label is None else lacking_labels(frame, schema.label)
+    if lacking:
+        raise DataError(lacking)
     labels = None if label is None else label.encode(frame[schema.label])
-    weights = None
+    weights = None if weight is None else row_weights(frame, weight)
     if class_weights is not None and label is not None and labels is not None:
-        if label.problem_type == "regression":
+        if label.problem_type not in ("binary", "multiclass"):
+            also = " For rare labels there is optim.loss_func='focal_loss'." if not label.numeric else ""
             raise ConfigError(
-                "optim.class_weights is for classification, and this problem is regression. Leave it out."
+                "optim.class_weights is for classification into one class, and this problem is "
+                f"{label.problem_type}. Leave it out.{also}"
             )
-        weights = _class_weights(label, labels, class_weights)[labels]
+        of_rows = _class_weights(label, labels, class_weights)[labels]
+        weights = of_rows if weights is None else weights * of_rows
     slices = None
     if validation_by is not None:
         rows = row_slices(frame, validation_by, schema.text_columns, "optim.validation_by")[1]
@@ -117,7 +123,7 @@ def make_dataset(
     return Dataset(text(frame), labels, weights, frame.index, slices, read)
 
 
-def _class_weights(label: LabelProcessor, ids: np.ndarray, wanted: str | Mapping[str, float]) -> np.ndarray:
+def _class_weights(label: Target, ids: np.ndarray, wanted: str | Mapping[str, float]) -> np.ndarray:
     """Weight of each class, (C,) float32.
 
     `balanced` is rows / (C * rows of the class), as in scikit-learn: the mean weight of the rows is 1. In a mapping, a

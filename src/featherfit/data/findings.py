@@ -16,6 +16,7 @@ import pandas as pd
 from featherfit.data.languages import UNDETERMINED, detect_languages
 from featherfit.data.messages import count, some
 from featherfit.data.processors.cells import column_texts
+from featherfit.data.processors.several import SeveralLabels, read_lists
 from featherfit.data.schema import Schema
 from featherfit.data.scripts import script_shares
 from featherfit.errors import MissingDependencyError
@@ -45,6 +46,10 @@ FEW_TEXTS = 100
 
 NEW_SCRIPT = 0.05
 """Share of the validation letters that a script absent from training has to have to be told of."""
+
+
+_CONFLICTING = {"regression": "numbers", "quantile": "numbers"}
+"""What rows of the same text may give differently, where it is not called labels."""
 
 
 @dataclass(frozen=True)
@@ -134,25 +139,52 @@ def check_data(
         *_duplicates(codes, len(distinct), what, 0 if others else empty),
         *_constant(schema),
     ]
-    labels = None
-    if schema.label is not None:
-        labels, names = pd.factorize(train[schema.label])
-        if schema.problem_type == "regression":
-            found += _conflicts(codes, labels, what, "numbers")
-        else:
-            found += [
-                *_classes_found(labels, names),
-                *_conflicts(codes, labels, what, "labels"),
-                *_named(texts, labels, names),
-            ]
-        found += _leaks(train, schema, labels, read)
+    if schema.problem_type == "multilabel":
+        found += _labels_found(train, tuning, schema)
+    classes = schema.problem_type in ("binary", "multiclass")
+    for column in schema.label_columns:
+        labels, names = _factorized(train[column])
+        found += _conflicts(codes, labels, what, _CONFLICTING.get(str(schema.problem_type), "labels"))
+        if classes:
+            found += [*_classes_found(labels, names), *_named(texts, labels, names)]
+        found += _leaks(train, schema, labels, read, "the label" if isinstance(schema.label, str) else repr(column))
+        if classes and tuning is not None and column in tuning.columns:
+            found += _not_validated(names, tuning[column])
     if tuning is not None:
         held = _texts(tuning, schema.text_columns)
         found += _overlap(pd.Index(distinct, dtype=object), _keys(tuning, held, others), what)
         found += _new_scripts(texts, held)
-        if labels is not None and schema.problem_type != "regression" and schema.label in tuning.columns:
-            found += _not_validated(names, tuning[schema.label])
     return DataReport(tuple(found))
+
+
+def _factorized(column: pd.Series) -> tuple[np.ndarray, Any]:
+    """A number for each distinct label, lists of labels by what is in them, and these labels."""
+    if any(isinstance(value, list | set | frozenset | np.ndarray) for value in column.tolist()):
+        column = pd.Series([tuple(sorted(map(str, value))) for value in column.tolist()], dtype=object)
+    return pd.factorize(column)
+
+
+def _labels_found(train: pd.DataFrame, tuning: pd.DataFrame | None, schema: Schema) -> Iterator[Finding]:
+    """Labels of several that are rare, or absent from the rows to validate on."""
+    known = SeveralLabels.fit(train[schema.label], "multilabel")
+    sizes = known.encode(train[schema.label]).sum(axis=0)
+    rare = [name for name, size in zip(known.names, sizes, strict=True) if size < FEW_ROWS]
+    if rare:
+        message = f"{count(len(rare), 'label')} {_has(len(rare))} fewer than {FEW_ROWS} training rows: {some(rare, 8)}."
+        yield Finding("tiny_classes", "warning", message, len(rare))
+    if tuning is not None and all(name in tuning.columns for name in schema.label_columns):
+        present = _labels_there(tuning[schema.label])
+        missing = [name for name in known.names if name not in present]
+        if missing:
+            message = f"{count(len(missing), 'label')} {_has(len(missing))} no validation row: {some(missing, 8)}."
+            yield Finding("not_validated", "note", message, len(missing))
+
+
+def _labels_there(labels: pd.DataFrame | pd.Series) -> set[Any]:
+    """Those of several labels that some row has."""
+    if isinstance(labels, pd.Series):
+        return {label for row in read_lists(labels) for label in row}
+    return {name for name in labels.columns if labels[name].any()}
 
 
 def _texts(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
@@ -263,25 +295,27 @@ def _named(texts: list[str], labels: np.ndarray, names: Any) -> Iterator[Finding
         yield Finding("leakage", "warning", message, telling)
 
 
-def _leaks(train: pd.DataFrame, schema: Schema, labels: np.ndarray, read: Collection[str]) -> Iterator[Finding]:
+def _leaks(
+    train: pd.DataFrame, schema: Schema, labels: np.ndarray, read: Collection[str], label: str
+) -> Iterator[Finding]:
     """Columns, or first and last words of them, that decide the label."""
     for name, kind in schema.columns.items():
         codes = _codes(train[name])
         if codes is not None and _tells(codes, labels):
             used = "Is it known when predicting?" if name in read else "It is not used."
             severity: Severity = "warning" if name in read else "note"
-            yield Finding("leakage", severity, f"Column {name!r} decides the label. {used}", len(labels))
+            yield Finding("leakage", severity, f"Column {name!r} decides {label}. {used}", len(labels))
         elif kind == "text":
-            yield from _telling_words(name, column_texts(train[name]), labels)
+            yield from _telling_words(name, column_texts(train[name]), labels, label)
 
 
-def _telling_words(name: str, texts: list[str], labels: np.ndarray) -> Iterator[Finding]:
+def _telling_words(name: str, texts: list[str], labels: np.ndarray, label: str) -> Iterator[Finding]:
     if not all(text.strip() for text in texts):
         return
     firsts, lasts = [text.split(None, 1)[0] for text in texts], [text.rsplit(None, 1)[-1] for text in texts]
     for which, words in (("first", firsts), ("last", lasts)):
         if _tells(pd.factorize(np.array(words, dtype=object))[0], labels, share=0.05):
-            message = f"The {which} word of column {name!r} decides the label. Is that meant?"
+            message = f"The {which} word of column {name!r} decides {label}. Is that meant?"
             yield Finding("leakage", "warning", message, len(labels))
 
 

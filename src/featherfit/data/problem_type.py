@@ -12,9 +12,9 @@ import pandas as pd
 from featherfit.data.labels import Labels, as_numbers, missing_problem, read_labels
 from featherfit.data.messages import count, some
 from featherfit.errors import DataError, UnsupportedError, did_you_mean
-from featherfit.types import ProblemType
+from featherfit.types import NUMBERS, ProblemType
 
-PROBLEM_TYPES: tuple[str, ...] = ("binary", "multiclass", "regression", "classification")
+PROBLEM_TYPES: tuple[str, ...] = ("binary", "multiclass", "regression", "quantile", "multilabel", "classification")
 
 UNSUPPORTED: dict[str, str] = {
     "object_detection": "there are no image models in this version",
@@ -101,7 +101,7 @@ def infer_problem_type(
 def _resolve(column: pd.Series, labels: Labels, wanted: str | None) -> tuple[str, str]:
     """`wanted`, or what the labels say."""
     distinct = len(set(labels.values))
-    if wanted in ("binary", "multiclass", "regression"):
+    if wanted in ("binary", "multiclass", *NUMBERS):
         return wanted, f"problem_type is {wanted!r}"
     if distinct <= 2:
         return "binary", f"the label has {count(distinct, 'distinct value')}"
@@ -147,7 +147,7 @@ def contradiction(name: str, labels: Labels, problem_type: str, reason: str) -> 
         return f"{where} has {classes}, but {reason}. Use 'multiclass', or None to infer it."
     if problem_type == "multiclass" and len(distinct) == 2:
         return f"{where} has 2 classes ({some(distinct)}), but {reason}. Use 'binary', or None to infer it."
-    if problem_type != "regression":
+    if problem_type not in NUMBERS:
         return None
     numbers = as_numbers(labels)
     bad = ~np.isfinite(numbers)

@@ -19,13 +19,16 @@ import pandas as pd
 from featherfit.data.column_types import IMAGE_TYPES, infer_column_type
 from featherfit.data.image_columns import unreadable_images
 from featherfit.data.images import folder_of
+from featherfit.data.label_columns import label_columns, lacking_labels
 from featherfit.data.labels import as_float, kind_of
 from featherfit.data.messages import count
 from featherfit.data.parts import PartProcessor
 from featherfit.data.processors.cells import is_unicode, unreadable_cells
 from featherfit.data.processors.columns import as_floats
-from featherfit.data.processors.label import LabelProcessor
+from featherfit.data.processors.several import Target, unlearnable_flags, unlearnable_lists
+from featherfit.data.weights import unusable_weights
 from featherfit.errors import ConfigError, did_you_mean
+from featherfit.types import NUMBERS
 
 ON_ERROR = ("raise", "report")
 MOST_LISTED = 10_000
@@ -97,18 +100,20 @@ def all_rows(table: pd.DataFrame) -> Screened:
 def screen(
     table: pd.DataFrame,
     columns: Sequence[str],
-    label: str | None = None,
-    labels: LabelProcessor | None = None,
+    label: str | list[str] | None = None,
+    labels: Target | None = None,
     parts: Iterable[PartProcessor] = (),
+    weight: str | None = None,
 ) -> Screened:
     """Sets rows aside that cannot be processed.
 
     Args:
         table: Left as it is.
         columns: Text columns that are read; those that are missing are left for the caller to complain of.
-        label: Column of true labels, if they are needed.
+        label: Column of true labels, or a list of several, if they are needed.
         labels: What knows which labels there are.
         parts: Processors of the columns that are read otherwise.
+        weight: Column of weights, if they are needed.
     """
     found: list[tuple[int, str, str]] = []
     for column in columns:
@@ -116,13 +121,25 @@ def screen(
             found += [(place, column, why) for place, why in unreadable_cells(table[column]).items()]
     for part in parts:
         found += part.unreadable(table)
-    if labels is not None and label in table.columns:
-        found += [(place, str(label), why) for place, why in labels.unusable(table[label]).items()]
-    return _without(table, found)
+    if labels is not None and label is not None and lacking_labels(table, label) is None:
+        name = ", ".join(label_columns(label))
+        found += [(place, name, why) for place, why in labels.unusable(table[label]).items()]
+    return _without(table, [*found, *_odd_weights(table, weight)])
+
+
+def _odd_weights(table: pd.DataFrame, weight: str | None) -> list[tuple[int, str, str]]:
+    if weight is None or weight not in table.columns:
+        return []
+    return [(place, weight, why) for place, why in unusable_weights(table[weight]).items()]
 
 
 def screen_training(
-    table: pd.DataFrame, label: str, column_types: Mapping[str, str] | None = None, *, regression: bool = False
+    table: pd.DataFrame,
+    label: str | list[str],
+    column_types: Mapping[str, str] | None = None,
+    *,
+    problem_type: str | None = None,
+    weight: str | None = None,
 ) -> Screened:
     """Sets rows aside that cannot be trained on, where nothing is known yet but the table itself.
 
@@ -132,14 +149,16 @@ def screen_training(
 
     Args:
         table: Left as it is.
-        label: Column to predict.
+        label: Column to predict, or a list of several.
         column_types: Types that are known, by column.
-        regression: Whether labels have to read as numbers.
+        problem_type: What was asked for: of numbers labels have to read as such, of several labels hold 0 and 1, or be lists.
+        weight: Column of the weights of rows.
     """
     given = column_types or {}
+    labels = label_columns(label)
     found: list[tuple[int, str, str]] = []
     for name in table.columns:
-        if name == label:
+        if name in labels or name == weight:
             continue
         if given.get(name) == "numerical":
             cells, odd_numbers = table[name].tolist(), as_floats(table[name])[1]
@@ -153,14 +172,15 @@ def screen_training(
             continue
         if given.get(name, "text") != "text":
             continue
-        if name not in given and table[name].dtype.kind in _NUMBERS:
+        if name not in given and table[name].dtype.kind in _PLAIN_KINDS:
             continue
         odd = unreadable_cells(table[name])
         if odd and (name in given or _text_but_for(table[name], list(odd))):
             found += [(place, name, why) for place, why in odd.items()]
-    if label in table.columns:
-        found += [(place, str(label), why) for place, why in _unlearnable(table[label], regression).items()]
-    return _without(table, found)
+    for name in labels:
+        if name in table.columns:
+            found += [(at, name, why) for at, why in _unlearnable(table[name], problem_type, label).items()]
+    return _without(table, [*found, *_odd_weights(table, weight)])
 
 
 def _text_but_for(column: pd.Series, odd: list[int]) -> bool:
@@ -169,8 +189,14 @@ def _text_but_for(column: pd.Series, odd: list[int]) -> bool:
     return len(odd) < left.notna().sum() and infer_column_type(left)[0] == "text"
 
 
-def _unlearnable(column: pd.Series, regression: bool) -> dict[int, str]:
+def _unlearnable(column: pd.Series, problem_type: str | None, label: str | list[str]) -> dict[int, str]:
     """What is wrong with labels that nothing can be learnt from, by position."""
+    if problem_type == "multilabel":
+        return unlearnable_lists(column) if isinstance(label, str) else unlearnable_flags(column)
+    return _unlearnable_values(column, regression=problem_type in NUMBERS)
+
+
+def _unlearnable_values(column: pd.Series, *, regression: bool) -> dict[int, str]:
     values, absent = column.tolist(), column.isna().tolist()
     kinds = [None if (known := kind_of(type(value))) is None else _COUNTS_AS[known] for value in values]
     present = Counter(kind for kind, gone in zip(kinds, absent, strict=True) if kind is not None and not gone)
@@ -191,7 +217,7 @@ def _unlearnable(column: pd.Series, regression: bool) -> dict[int, str]:
     return found
 
 
-_NUMBERS = "biufcmM"
+_PLAIN_KINDS = "biufcmM"
 """NumPy's kinds of columns that have neither text nor anything odd."""
 
 _COUNTS_AS = {"text": "text", "boolean": "boolean", "integer": "number", "float": "number"}

@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pandas as pd
 
+from featherfit.data.processors.several import SeveralLabels
 from featherfit.data.schema import Schema
 from featherfit.errors import ConfigError, DataError
+from featherfit.types import NUMBERS
 
 FEWEST_ROWS = 4
 
@@ -25,7 +27,7 @@ def split_holdout(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Splits `frame` into rows to train on and rows to validate on.
 
-    Classes keep their shares in both parts; a class with one row stays in training, and training has a row of every
+    Classes (of several labels a row's rarest) keep their shares in both parts; a class with one row stays in training, and training has a row of every
     class. Where the classes are too many for shares, rows are drawn at random under that condition. Both parts keep the
     order and the index of `frame`, and together they are all of it.
 
@@ -51,13 +53,23 @@ def split_holdout(
         raise ConfigError(
             f"holdout_frac={holdout_frac!r} is out of range; it has to lie between 0 and 1, both excluded."
         )
-    if schema.problem_type == "regression" or schema.label is None:
+    if schema.problem_type in NUMBERS or schema.label is None:
         held = _draw(np.arange(rows), None, holdout_frac, seed)
+    elif schema.problem_type == "multilabel":
+        held = _draw_by_class(_rarest_labels(frame[schema.label]), holdout_frac, seed)
     else:
         held = _draw_by_class(pd.factorize(frame[schema.label])[0], holdout_frac, seed)
     is_held = np.zeros(rows, dtype=bool)
     is_held[held] = True
     return frame[~is_held], frame[is_held]
+
+
+def _rarest_labels(labels: pd.DataFrame | pd.Series) -> np.ndarray:
+    """A number for each row's rarest label, 0 for none: what several labels are kept in proportion by."""
+    flags = SeveralLabels.fit(labels, "multilabel").encode(labels)
+    sizes = flags.sum(axis=0)
+    rarity = np.where(flags > 0, sizes, np.inf)
+    return np.where(flags.any(axis=1), rarity.argmin(axis=1) + 1, 0)
 
 
 def _draw(positions: np.ndarray, classes: np.ndarray | None, frac: float, seed: int) -> np.ndarray:

@@ -9,12 +9,21 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from featherfit.evaluation.confusion import OF_COUNTS
-from featherfit.evaluation.metrics import METRICS, score, symmetric_errors
+from featherfit.evaluation.metrics import (
+    METRICS,
+    OF_ONE_LABEL,
+    OF_ROWS,
+    POOLED,
+    pinball_losses,
+    score,
+    symmetric_errors,
+    within,
+)
+from featherfit.evaluation.predicted import Predicted
 
 LEVEL = 0.95
 """Share of intervals that hold the true value."""
@@ -25,41 +34,11 @@ UNDEFINED = 0.05
 _CELLS = 4_000_000  # numbers of counts at a time, 32 MB
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """Rows, and what was predicted for them, in the forms metrics want.
-
-    Attributes:
-        true: Class ids, or targets in the label's unit, (n,).
-        ids: Predicted class ids, (n,); None for regression.
-        proba: Probabilities, (n, C); None for regression.
-        values: Predicted targets, (n,); None for classification.
-    """
-
-    true: np.ndarray
-    ids: np.ndarray | None = None
-    proba: np.ndarray | None = None
-    values: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.true)
-
-    def at(self, rows: np.ndarray) -> Predicted:
-        """Some of the rows, by positions or a mask."""
-        parts = (self.true, self.ids, self.proba, self.values)
-        return Predicted(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
-
-    def score(self, metric: str) -> float:
-        """A metric of all rows; NaN where it is not defined."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scikit-learn's, of classes that are not among the rows
-            return score(metric, self.true, self.ids, self.proba, self.values)
-
-    def given(self, metric: str) -> np.ndarray:
-        """What `metric` is computed from."""
-        form = getattr(self, METRICS[metric].given)
-        assert form is not None
-        return form
+def score_quietly(metric: str, rows: Predicted) -> float:
+    """A metric of all rows; NaN where it is not defined."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn's, of classes that are not among the rows
+        return score(metric, rows)
 
 
 def resampled(rows: Predicted, metrics: list[str], resamples: int, seed: list[int]) -> dict[str, np.ndarray]:
@@ -113,14 +92,36 @@ def _counts(rows: int, resamples: int, seed: list[int]) -> Iterator[np.ndarray]:
 
 
 def _form(rows: Predicted, metric: str) -> Callable[[np.ndarray], np.ndarray]:
-    """How `metric` of counts (some, n) is computed, (some,)."""
+    """How `metric` of counts (some, n) is computed, (some,); rows with weights count as often as they weigh."""
+    if rows.several and metric not in OF_ROWS:
+        return _of_several(rows, metric)
     if metric in OF_COUNTS:
-        return _of_confusion(rows, metric)
-    if metric in _LOSSES:
-        return _of_losses(rows, metric)
-    if metric in _AREAS:
-        return _of_areas(rows, metric)
-    return _one_by_one(rows, metric)
+        form = _of_confusion(rows, metric)
+    elif metric in _LOSSES:
+        form = _of_losses(rows, metric)
+    elif metric in _AREAS:
+        form = _of_areas(rows, metric)
+    else:
+        return _one_by_one(rows, metric)
+    weights = rows.weights
+    return form if weights is None else lambda counts: form(counts * weights)
+
+
+def _of_several(rows: Predicted, metric: str) -> Callable[[np.ndarray], np.ndarray]:
+    """As `metrics.score` has it: of all cells together, or the mean over the labels it is defined on."""
+    if metric in POOLED:
+        pooled, labels = _form(rows.cells(), POOLED[metric]), rows.true.shape[1]
+        return lambda counts: pooled(np.repeat(counts, labels, axis=1))
+    forms = [_form(part, OF_ONE_LABEL.get(metric, metric)) for part in rows.parts()]
+
+    def of(counts: np.ndarray) -> np.ndarray:
+        values = np.stack([form(counts) for form in forms])
+        defined = ~np.isnan(values)
+        number = defined.sum(axis=0)
+        total = np.where(defined, values, 0.0).sum(axis=0)
+        return np.divide(total, number, out=np.full(len(counts), math.nan), where=number > 0)
+
+    return of
 
 
 def _of_confusion(rows: Predicted, metric: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -140,25 +141,28 @@ def _of_confusion(rows: Predicted, metric: str) -> Callable[[np.ndarray], np.nda
 
 def _own_losses(rows: Predicted) -> np.ndarray:
     """-log of the probability of each row's class, bounded as scikit-learn bounds it."""
-    proba = rows.given("log_loss")
+    proba = rows.given("proba")
     bound = np.finfo(proba.dtype).eps
     own = np.clip(proba, bound, 1 - bound)[np.arange(len(rows)), rows.true]
     return -np.log(own.astype(np.float64))
 
 
 def _relative(rows: Predicted) -> np.ndarray:
-    true, values = rows.true, rows.given("mape")
+    true, values = rows.true, rows.given("values")
     return np.abs(values - true) / np.maximum(np.abs(true), np.finfo(np.float64).eps)
 
 
 _LOSSES: dict[str, Callable[[Predicted], np.ndarray]] = {
     "log_loss": _own_losses,
     "nll": _own_losses,
-    "mse": lambda rows: np.square(rows.true - rows.given("mse")),
-    "rmse": lambda rows: np.square(rows.true - rows.given("rmse")),
-    "mae": lambda rows: np.abs(rows.true - rows.given("mae")),
+    "mse": lambda rows: np.square(rows.true - rows.given("values")),
+    "rmse": lambda rows: np.square(rows.true - rows.given("values")),
+    "mae": lambda rows: np.abs(rows.true - rows.given("values")),
     "mape": _relative,
-    "smape": lambda rows: symmetric_errors(rows.true, rows.given("smape")),
+    "smape": lambda rows: symmetric_errors(rows.true, rows.given("values")),
+    "pinball_loss": lambda rows: pinball_losses(rows.true, rows.given("values"), rows.levels),
+    "interval_coverage": lambda rows: within(rows.true, rows.given("values")).astype(np.float64),
+    "subset_accuracy": lambda rows: (rows.true == rows.given("ids")).all(axis=1).astype(np.float64),
 }
 """What is averaged over rows; of `rmse` the root is taken then."""
 
@@ -167,7 +171,8 @@ def _of_losses(rows: Predicted, metric: str) -> Callable[[np.ndarray], np.ndarra
     losses = _LOSSES[metric](rows)
 
     def of(counts: np.ndarray) -> np.ndarray:
-        means = counts @ losses / len(rows)
+        total = counts.sum(axis=1)  # 0 where no row that is drawn has any weight
+        means = np.divide(counts @ losses, total, out=np.full(len(counts), math.nan), where=total > 0)
         return np.sqrt(means) if metric == "rmse" else means
 
     return of
@@ -177,7 +182,7 @@ _AREAS = ("roc_auc", "roc_auc_ovr", "roc_auc_ovr_weighted")
 
 
 def _of_areas(rows: Predicted, metric: str) -> Callable[[np.ndarray], np.ndarray]:
-    proba = rows.given(metric)
+    proba = rows.given(METRICS[metric].given)
     sides = [1] if metric == "roc_auc" else list(range(proba.shape[1]))
     areas = [_Area(rows.true == side, proba[:, side]) for side in sides]
 
@@ -219,6 +224,6 @@ def _one_by_one(rows: Predicted, metric: str) -> Callable[[np.ndarray], np.ndarr
     positions = np.arange(len(rows))
 
     def of(counts: np.ndarray) -> np.ndarray:
-        return np.array([rows.at(np.repeat(positions, some.astype(int))).score(metric) for some in counts])
+        return np.array([score_quietly(metric, rows.at(np.repeat(positions, some.astype(int)))) for some in counts])
 
     return of

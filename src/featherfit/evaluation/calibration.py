@@ -56,7 +56,7 @@ def expected_calibration_error(true: np.ndarray, proba: np.ndarray) -> float:
     return float(np.abs(excess).sum() / len(true))
 
 
-def calibrate(logits: np.ndarray, true: np.ndarray, *, transfer: bool) -> Calibration:
+def calibrate(logits: np.ndarray, true: np.ndarray, *, transfer: bool, of_row: int = 1) -> Calibration:
     """A temperature, where it lowers the log-loss of rows it was not fitted to.
 
     Each of `FOLDS` parts of the rows is scored by the temperature fitted to the others; the mean gain has to exceed its
@@ -66,18 +66,22 @@ def calibrate(logits: np.ndarray, true: np.ndarray, *, transfer: bool) -> Calibr
         logits: Of held-out rows, (rows, C).
         true: Their class ids, (rows,).
         transfer: Whether rows may come from elsewhere later, such as other languages; see above.
+        of_row: How many of these, next to each other, are one row's: each of its several labels as a binary problem. They
+            stay together, and count as one in the standard error.
     """
-    if len(true) < LEAST_ROWS:
-        return Calibration(1.0, f"not calibrated: {len(true)} held-out rows are fewer than {LEAST_ROWS}")
+    rows = len(true) // of_row
+    if rows < LEAST_ROWS:
+        return Calibration(1.0, f"not calibrated: {rows} held-out rows are fewer than {LEAST_ROWS}")
     if len(np.unique(true)) < 2:
         return Calibration(1.0, "not calibrated: the held-out rows are of one class")
-    parts = np.random.default_rng(0).permutation(len(true)) % FOLDS
+    parts = np.repeat(np.random.default_rng(0).permutation(rows) % FOLDS, of_row)
     gains = np.empty(len(true))
     for part in range(FOLDS):
         own, others = parts == part, parts != part
         temperature = fit_temperature(logits[others], true[others], transfer=transfer)
         gains[own] = log_losses(logits[own], true[own]) - log_losses(logits[own], true[own], temperature)
-    if not gains.mean() > gains.std(ddof=1) / math.sqrt(len(gains)):
+    gains = gains.reshape(rows, of_row).mean(axis=1)
+    if not gains.mean() > gains.std(ddof=1) / math.sqrt(rows):
         return Calibration(1.0, "not calibrated: no temperature lowers the held-out log-loss beyond chance")
     temperature = fit_temperature(logits, true, transfer=transfer)
     before, after = (float(log_losses(logits, true, value).mean()) for value in (1.0, temperature))

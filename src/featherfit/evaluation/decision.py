@@ -22,11 +22,12 @@ class Decision:
     Attributes:
         temperature: Logits are divided by it before the softmax, above 0: more than 1 makes probabilities less sure. It
             never changes which class is the likeliest (Guo et al., arXiv 1706.04599).
-        threshold: Of a binary problem: the positive class is predicted where its probability is greater, 0 to 1.
+        threshold: Of a binary problem: the positive class is predicted where its probability is greater, 0 to 1. Of several
+            labels: a row has those whose probability is greater; one number for all, or one for each.
     """
 
     temperature: float = 1.0
-    threshold: float = 0.5
+    threshold: float | tuple[float, ...] = 0.5
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Probabilities of every class, (rows, C) float32."""
@@ -44,9 +45,24 @@ class Decision:
             return proba.argmax(1)
         return (proba[:, 1] > self.threshold).astype(np.int64)
 
-    def to_json(self) -> dict[str, float]:
+    def each(self, logits: np.ndarray) -> np.ndarray:
+        """Probabilities of each of several labels, (rows, K) float32: sigmoid of logits / temperature."""
+        return torch.sigmoid(torch.from_numpy(logits).double() / self.temperature).float().numpy()
+
+    @staticmethod
+    def as_classes(logits: np.ndarray) -> np.ndarray:
+        """Logits (rows, K) of several labels as those of K binary problems a row, (rows * K, 2): softmax is the sigmoid."""
+        flat = logits.ravel()
+        return np.stack([np.zeros_like(flat), flat], axis=1)
+
+    def flags(self, proba: np.ndarray) -> np.ndarray:
+        """Which of several labels a row has, (rows, K) int64, of their probabilities."""
+        return (proba > np.array(self.threshold)).astype(np.int64)
+
+    def to_json(self) -> dict[str, Any]:
         """The state as JSON values."""
-        return asdict(self)
+        threshold = self.threshold
+        return {**asdict(self), "threshold": list(threshold) if isinstance(threshold, tuple) else threshold}
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> Decision:
@@ -55,8 +71,11 @@ class Decision:
         Raises:
             ValueError: A temperature or threshold out of its range.
         """
-        decision = cls(float(state["temperature"]), float(state["threshold"]))
-        if not (0 < decision.temperature < float("inf") and 0 <= decision.threshold <= 1):
+        threshold = state["threshold"]
+        given = tuple(map(float, threshold)) if isinstance(threshold, list | tuple) else float(threshold)
+        decision = cls(float(state["temperature"]), given)
+        levels = given if isinstance(given, tuple) else (given,)
+        if not (0 < decision.temperature < float("inf") and all(0 <= level <= 1 for level in levels)):
             raise ValueError(f"{decision} is out of range")
         return decision
 

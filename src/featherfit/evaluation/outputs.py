@@ -9,11 +9,9 @@ import numpy as np
 
 from featherfit.data.batch import inference_plan, load_batches
 from featherfit.data.dataset import Dataset
-from featherfit.data.processors.label import LabelProcessor
 from featherfit.errors import DataError
-from featherfit.evaluation.bootstrap import Predicted
-from featherfit.evaluation.decision import UNCALIBRATED, Decision
 from featherfit.evaluation.metrics import score
+from featherfit.evaluation.reading import Reading
 from featherfit.memory import released_now_and_then
 from featherfit.models.build import MultiModalModel
 from featherfit.training.device import Device
@@ -88,25 +86,20 @@ def model_outputs(
 
 
 def score_outputs(
-    names: list[str], logits: np.ndarray, labels: np.ndarray, label: LabelProcessor, decision: Decision = UNCALIBRATED
+    names: list[str],
+    logits: np.ndarray,
+    labels: np.ndarray,
+    reading: Reading,
+    weights: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Metrics of a model's outputs.
 
     Args:
         names: Standard names of metrics.
-        logits: (rows, C), or (rows, 1) for regression.
-        labels: What `label.encode` gave, (rows,).
-        label: The label's processor; regression is scored in the label's own unit.
-        decision: How logits are read.
+        logits: (rows, outputs).
+        labels: What `reading.label.encode` gave.
+        reading: How logits are read; numbers are scored in the label's own unit.
+        weights: Of rows, (rows,).
     """
-    rows = predicted(logits, labels, label, decision)
-    return {name: score(name, rows.true, rows.ids, rows.proba, rows.values) for name in names}
-
-
-def predicted(
-    logits: np.ndarray, labels: np.ndarray, label: LabelProcessor, decision: Decision = UNCALIBRATED
-) -> Predicted:
-    """A model's outputs in the forms metrics want; arguments as for `score_outputs`."""
-    if label.problem_type == "regression":
-        return Predicted(label.inverse_scale(labels), values=label.inverse_scale(logits[:, 0]))
-    return Predicted(labels, decision.ids(logits), decision.probabilities(logits))
+    rows = reading.predicted(logits, labels, weights)
+    return {name: score(name, rows) for name in names}

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featherfit.evaluation.bootstrap import Predicted, interval, resampled
+from featherfit.evaluation.bootstrap import interval, resampled, score_quietly
 from featherfit.evaluation.calibration import expected_calibration_error
 from featherfit.evaluation.metrics import METRICS
+from featherfit.evaluation.predicted import Predicted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +48,7 @@ class Slice:
         rows: How many.
         scores: By metric.
         gaps: By metric, this slice's score less the reference's.
-        calibration_error: Expected calibration error, 0 to 1; None for regression.
+        calibration_error: Expected calibration error, 0 to 1; None for numbers.
     """
 
     name: str
@@ -197,7 +198,7 @@ def score_slices(
             len(part),
             {metric: drawn.score(name, metric) for metric in metrics},
             {metric: drawn.gap(name, first, metric) for metric in metrics},
-            None if part.proba is None else expected_calibration_error(part.true, part.proba),
+            _calibration_error(part),
         )
         for name, part in parts.items()
     )
@@ -207,7 +208,7 @@ def score_slices(
         first,
         why,
         slices,
-        {metric: rows.score(metric) for metric in metrics},
+        {metric: score_quietly(metric, rows) for metric in metrics},
         {metric: drawn.mean(large, metric) for metric in metrics},
         {metric: _worst({name: drawn.scores[name][metric] for name in large}, metric) for metric in metrics},
         tuple(_notes(slices, metrics, [name for name in parts if name not in large])),
@@ -228,7 +229,7 @@ class _Drawn:
     def of(cls, parts: dict[str, Predicted], metrics: Sequence[str], resamples: int, seed: int) -> _Drawn:
         """Scores and resamples the slices."""
         return cls(
-            {name: {metric: part.score(metric) for metric in metrics} for name, part in parts.items()},
+            {name: {metric: score_quietly(metric, part) for metric in metrics} for name, part in parts.items()},
             {
                 name: resampled(part, list(metrics), resamples, [seed, zlib.crc32(name.encode())])
                 for name, part in parts.items()
@@ -261,6 +262,14 @@ class _Drawn:
         if math.isnan(value):
             return Estimate(math.nan, math.nan, math.nan)
         return Estimate(value, *interval(values, [(self.resampled[name][metric], self.rows[name]) for name in of]))
+
+
+def _calibration_error(rows: Predicted) -> float | None:
+    """Of several labels that of all cells together; None for numbers."""
+    if rows.proba is None:
+        return None
+    cells = rows.cells() if rows.several else rows
+    return expected_calibration_error(cells.true, cells.given("proba"))
 
 
 def _worst(scores: dict[str, float], metric: str) -> str | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from featherfit.data.messages import some
 from featherfit.errors import ConfigError, DataError, did_you_mean
 from featherfit.evaluation.confusion import OF_COUNTS
-from featherfit.evaluation.metrics import ALIASES
+from featherfit.evaluation.metrics import ALIASES, OF_ONE_LABEL
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,62 @@ class TunedThreshold:
             f"Threshold {self.threshold:.4f}: {self.metric} {self.before:.4f} before, {self.after:.4f} after, on the "
             f"{self.rows} rows it was tuned on."
         )
+
+
+@dataclass(frozen=True)
+class TunedThresholds:
+    """What came of tuning a threshold for each of several labels, on the rows they were tuned on.
+
+    Attributes:
+        threshold: By label: a row has it where its probability is greater.
+        metric: What each is best for, as if its label were the only one.
+        before, after: The metric's mean over labels under the thresholds there were, and under these.
+        rows: Rows they were tuned on.
+        kept: Labels that all rows have, or none, so that their thresholds stay.
+    """
+
+    threshold: dict[Any, float]
+    metric: str
+    before: float
+    after: float
+    rows: int
+    kept: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        listed = ", ".join(f"{name} {threshold:.4f}" for name, threshold in self.threshold.items())
+        kept = f" Left as they were, for want of rows with and without them: {some(self.kept, 8)}." if self.kept else ""
+        return (
+            f"Thresholds {listed}: mean {self.metric} {self.before:.4f} before, {self.after:.4f} after, on the {self.rows} rows "
+            f"they were tuned on.{kept}"
+        )
+
+
+def tune_thresholds(
+    true: np.ndarray, proba: np.ndarray, metric: str, current: Sequence[float], names: Sequence[Any]
+) -> TunedThresholds:
+    """Tunes each of several labels by itself, see `tune_threshold`.
+
+    Args:
+        true: Which labels rows have, (rows, K).
+        proba: Their probabilities, (rows, K).
+        metric: One of `OF_COUNTS`, or an alias; `f1_macro` means `f1` of each.
+        current: The thresholds to compare with, K of them.
+        names: Of the labels.
+
+    Raises:
+        ConfigError: See `check_metric`.
+        DataError: No label is there in some rows and absent in others.
+    """
+    own = check_metric(OF_ONE_LABEL.get(metric, metric))
+    there = [place for place in range(len(names)) if len(np.unique(true[:, place])) == 2]
+    if not there:
+        raise DataError("Every label is in all of the rows or in none, so there is nothing to tune. Give other rows.")
+    found = {at: tune_threshold(true[:, at].astype(int), proba[:, at], own, current[at]) for at in there}
+    threshold = {name: found[at].threshold if at in found else current[at] for at, name in enumerate(names)}
+    before, after = (float(np.mean([getattr(one, side) for one in found.values()])) for side in ("before", "after"))
+    return TunedThresholds(
+        threshold, own, before, after, len(true), tuple(n for at, n in enumerate(names) if at not in found)
+    )
 
 
 def tune_threshold(true: np.ndarray, positive: np.ndarray, metric: str, current: float) -> TunedThreshold:

@@ -12,6 +12,8 @@ import pandas as pd
 from torch import nn
 
 from featherfit.artifact.fitted import Fitted
+from featherfit.data.label_columns import lacking_labels
+from featherfit.data.weights import row_weights
 from featherfit.errors import QualityError
 from featherfit.evaluation.metrics import METRICS
 from featherfit.evaluation.outputs import score_outputs
@@ -32,9 +34,9 @@ class Optimized:
         kept: Linear layers of the encoder that do not.
         metric: The metric both models were scored with; None where rows had no labels or it is not defined.
         before, after: Its values for the trained model and the faster one; NaN without a metric.
-        agreement: Share of rows both give the same label, 0 to 1; for regression the share of the trained model's
-            variance that the faster one reproduces (R^2).
-        largest_difference: Of probabilities, over rows and classes; for regression in the label's unit.
+        agreement: Share of rows (of several labels: of rows and labels) both give the same label, 0 to 1; for numbers the
+            share of the trained model's variance that the faster one reproduces (R^2), the least of several columns.
+        largest_difference: Of probabilities, over rows and classes; for numbers in the label's unit.
         rows_per_second_before, rows_per_second_after: Speed on these rows.
     """
 
@@ -70,16 +72,16 @@ def compare(
 ) -> Optimized:
     """Scores the outputs `logits` of both models for the rows of `frame`; `speeds` are their rows per second."""
     label, metric, scores = fitted.label, fitted.eval_metric, [math.nan, math.nan]
-    if fitted.schema.label in frame.columns:
-        truth = label.encode(frame[fitted.schema.label])
-        scores = [score_outputs([metric], of, truth, label, fitted.decision)[metric] for of in logits]
-    if label.problem_type == "regression":
-        one, other = (label.inverse_scale(of[:, 0]) for of in logits)
-        spread = max(float(np.square(one - one.mean()).mean()), 1e-12 * label.scale**2)
-        agreement = 1 - float(np.square(one - other).mean()) / spread
+    if lacking_labels(frame, fitted.schema.label) is None:
+        truth, weight = label.encode(frame[fitted.schema.label]), fitted.schema.scoring_weight
+        weights = row_weights(frame, weight) if weight is not None and weight in frame.columns else None
+        scores = [score_outputs([metric], of, truth, fitted.reading, weights)[metric] for of in logits]
+    if label.numeric:
+        one, other = map(label.values, logits)
+        agreement = min(map(_reproduced, _columns(one), _columns(other)))
     else:
-        one, other = map(fitted.decision.probabilities, logits)
-        agreement = float(np.equal(*map(fitted.decision.ids, logits)).mean())
+        one, other = map(fitted.reading.probabilities, logits)
+        agreement = float(np.equal(*map(fitted.reading.ids, logits)).mean())
     linears = _count(fitted.model.text.modules(), nn.Linear)
     layers = _count(faster.model.text.modules(), Int8Linear | Int8Up | Int8Down)
     return Optimized(
@@ -95,6 +97,16 @@ def compare(
         rows_per_second_before=speeds[0],
         rows_per_second_after=speeds[1],
     )
+
+
+def _columns(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), -1).T
+
+
+def _reproduced(one: np.ndarray, other: np.ndarray) -> float:
+    """The share of the variance of some numbers that others have too (R^2); 1 for equal ones."""
+    spread = max(float(np.square(one - one.mean()).mean()), 1e-12 * float(np.square(one).mean()), 1e-300)
+    return 1 - float(np.square(one - other).mean()) / spread
 
 
 def _count(modules: Iterable[nn.Module], kind: Any) -> int:

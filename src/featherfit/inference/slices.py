@@ -10,9 +10,8 @@ import pandas as pd
 from featherfit.artifact.fitted import Fitted
 from featherfit.data.slicing import row_slices
 from featherfit.errors import ConfigError, did_you_mean
-from featherfit.evaluation.outputs import predicted
 from featherfit.evaluation.slices import SlicedScores, score_slices
-from featherfit.inference.predict import Progress, labelled_outputs, labels_of, metric_names
+from featherfit.inference.predict import Label, Progress, labelled_outputs, metric_names
 
 
 def evaluate_by(
@@ -20,7 +19,7 @@ def evaluate_by(
     frame: pd.DataFrame,
     by: Any,
     metrics: Any,
-    label: str | None,
+    label: Label,
     *,
     reference: str | None,
     resamples: int,
@@ -47,9 +46,9 @@ def evaluate_by(
         raise ConfigError(f"seed={seed!r} has to be a whole number of at least 0.")
     columns, values = row_slices(frame, by, fitted.text.columns)
     chosen = _reference(fitted, columns, values, reference)
-    truth, logits = labelled_outputs(fitted, frame, label, progress)
+    rows = labelled_outputs(fitted, frame, label, progress)
     scores = score_slices(
-        predicted(logits, truth, fitted.label, fitted.decision),
+        fitted.reading.predicted(rows.logits, rows.labels, rows.weights),
         values,
         columns,
         names,
@@ -57,7 +56,7 @@ def evaluate_by(
         resamples=resamples,
         seed=seed,
     )
-    return scores, labels_of(fitted, logits)
+    return scores, fitted.reading.predictions(rows.logits)
 
 
 def _reference(

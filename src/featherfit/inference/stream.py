@@ -18,6 +18,7 @@ from featherfit.data.chunks import TableFile, open_table
 from featherfit.data.messages import lacking_columns, raise_all, some
 from featherfit.data.parts import PartRows
 from featherfit.data.processors.cells import column_texts
+from featherfit.data.processors.several import SeveralLabels
 from featherfit.data.rows import (
     MOST_LISTED,
     Screened,
@@ -29,8 +30,8 @@ from featherfit.data.rows import (
 )
 from featherfit.data.write import check_target, check_types, written_table
 from featherfit.errors import ConfigError, DataError, did_you_mean
-from featherfit.inference.predict import Progress, labels_of, outputs, table_rows
-from featherfit.inference.tables import as_series
+from featherfit.inference.predict import Progress, outputs, table_rows
+from featherfit.inference.tables import prediction_table
 from featherfit.storage import expanded
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def predict_file(
             if on_error == "report":
                 chunk = screen(frame, fitted.text.columns, parts=fitted.parts.values())
             logits = results.logits(chunk.frame, advance)
-            write(pd.concat([frame[kept], _result_frame(fitted, logits, proba, chunk)], axis=1))
+            write(pd.concat([frame[kept], result_frame(fitted, logits, proba, chunk)], axis=1))
             if chunk.set_aside and sum(map(len, rejected)) < MOST_LISTED:
                 rejected.append(chunk.rejected.assign(position=chunk.rejected["index"]))
             rows, set_aside = rows + len(frame), set_aside + chunk.set_aside
@@ -167,24 +168,36 @@ def row_digests(frame: pd.DataFrame, columns: Sequence[str], others: Sequence[Pa
 
 
 def _result_types(fitted: Fitted, proba: bool) -> dict[str, pa.DataType]:
-    """Arrow types of the columns predicted: the label's name and, with `proba`, one for every class."""
+    """Arrow types of the columns predicted and, with `proba`, of one for every class."""
     import pyarrow as pa
 
-    name, classes = str(fitted.schema.label), fitted.label.classes
-    if fitted.label.problem_type == "regression":
-        return {name: pa.float64()}
-    label_type = pa.string() if classes.dtype == object else pa.from_numpy_dtype(classes.dtype)
-    return {name: label_type, **({f"proba_{label}": pa.float32() for label in classes.tolist()} if proba else {})}
+    label = fitted.label
+    parts = label.parts if isinstance(label, SeveralLabels) else [label] * len(label.names or [label])
+    types = {}
+    for name, part in zip(result_names(fitted), parts, strict=True):
+        classes = part.classes
+        text = classes.dtype == object
+        types[name] = pa.float64() if part.numeric else pa.string() if text else pa.from_numpy_dtype(classes.dtype)
+    return {**types, **({f"proba_{name}": pa.float32() for name in label.classes.tolist()} if proba else {})}
 
 
-def _result_frame(fitted: Fitted, logits: np.ndarray, proba: bool, rows: Screened) -> pd.DataFrame:
-    """Results at all rows of a chunk; those set aside have none."""
-    name, table = str(fitted.schema.label), rows.table
-    frame = as_series(rows.spread(labels_of(fitted, logits)), table, name).to_frame()
+def result_names(fitted: Fitted) -> list[str]:
+    """What the columns of predictions are called in a file: as the label columns; of quantiles with their level."""
+    label = fitted.label
+    if label.levels:
+        return [f"{fitted.schema.label}_{level:g}" for level in label.levels]
+    return [str(fitted.schema.label)] if label.names is None else list(map(str, label.names))
+
+
+def result_frame(fitted: Fitted, logits: np.ndarray, proba: bool, rows: Screened) -> pd.DataFrame:
+    """Predictions of the rows of a table and, with `proba`, a column for every class; rows set aside have none."""
+    table = rows.table
+    predicted = prediction_table(rows.spread(fitted.reading.predictions(logits)), table, fitted)
+    frame = pd.DataFrame(predicted).set_axis(result_names(fitted), axis=1)
     if not proba:
         return frame
     names = [f"proba_{label}" for label in fitted.label.classes.tolist()]
-    spread = rows.spread(fitted.decision.probabilities(logits))
+    spread = rows.spread(fitted.reading.probabilities(logits))
     return pd.concat([frame, pd.DataFrame(spread, index=table.index, columns=names)], axis=1)
 
 
@@ -192,8 +205,9 @@ def _check_request(fitted: Fitted, kept: list[str], results: list[str], proba: b
     problems = []
     if isinstance(chunk_rows, bool) or not isinstance(chunk_rows, int) or chunk_rows < 1:
         problems.append(f"chunk_rows={chunk_rows!r} has to be a whole number of at least 1.")
-    if proba and fitted.label.problem_type == "regression":
-        problems.append("proba is for classification, and this predictor does regression. Leave it out.")
+    if proba and fitted.label.numeric:
+        kind = fitted.label.problem_type
+        problems.append(f"proba is for classification, and this predictor does {kind}. Leave it out.")
     problems += [
         f"keep_columns names {name!r}, which is what a column of predictions is called. Rename it in the source."
         for name in kept

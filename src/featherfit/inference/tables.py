@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from featherfit.data.processors.label import LabelProcessor
+from featherfit.artifact.fitted import Fitted
+from featherfit.data.processors.several import SeveralLabels, Target
 
 
 def wants_pandas(data: Any, as_pandas: bool | None) -> bool:
@@ -29,11 +30,29 @@ def as_series(values: np.ndarray, frame: pd.DataFrame, name: str | None) -> pd.S
     return series if dtype is None else series.astype(dtype)
 
 
+def prediction_table(values: np.ndarray, frame: pd.DataFrame, fitted: Fitted) -> pd.Series | pd.DataFrame:
+    """Predictions under the index of `frame`: one a row as a Series, several as a DataFrame.
+
+    Args:
+        values: (rows,), or (rows, K) of several labels, targets or quantiles.
+        frame: The table they are of.
+        fitted: Names the columns: the labels, or the quantile levels.
+    """
+    names = fitted.label.names
+    if names is None:
+        return as_series(values, frame, fitted.schema.label_columns[0])
+    columns = [as_series(values[:, place], frame, None) for place in range(len(names))]
+    if isinstance(fitted.label, SeveralLabels) and not fitted.label.numeric:
+        own = [part.classes.dtype for part in fitted.label.parts]
+        columns = [c if c.isna().any() else c.astype(dtype) for c, dtype in zip(columns, own, strict=True)]
+    return pd.concat(columns, axis=1, keys=names)
+
+
 def probability_table(
     proba: np.ndarray,
     data: Any,
     frame: pd.DataFrame,
-    label: LabelProcessor,
+    label: Target,
     as_pandas: bool | None,
     as_multiclass: bool,
 ) -> pd.DataFrame | pd.Series | np.ndarray:

@@ -12,6 +12,7 @@ from featherfit.artifact.fitted import Fitted
 from featherfit.data.dataset import Dataset
 from featherfit.evaluation.metrics import METRICS
 from featherfit.evaluation.outputs import score_outputs
+from featherfit.evaluation.reading import Reading
 from featherfit.inference.predict import outputs
 
 
@@ -38,15 +39,16 @@ class Validation:
         metric, agreed = self._fitted.validation_metric, self._fitted.device.ranks.agreed
         logits, labels = outputs(self._fitted, self._rows), self._rows.labels
         self.logits = logits
+        reading, weights = Reading(self._fitted.label), self._rows.weights
         assert labels is not None
         if not self._places:
-            return agreed(score_outputs([metric], logits, labels, self._fitted.label)[metric])
+            return agreed(score_outputs([metric], logits, labels, reading, weights)[metric])
         first = not self.slices
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # scikit-learn's, of classes that a slice lacks
             self.slices = agreed(
                 {
-                    name: score_outputs([metric], logits[at], labels[at], self._fitted.label)[metric]
+                    name: score_outputs([metric], logits[at], labels[at], reading, _at(weights, at))[metric]
                     for name, at in self._places.items()
                 }
             )
@@ -62,6 +64,10 @@ class Validation:
         shown = ", ".join(f"{name} {value:.4f}" for name, value in self.slices.items())
         self._tell(f"Validation {metric} by {optim.validation_by}: {shown}; {optim.validation_average} {score:.4f}.")
         return score
+
+
+def _at(weights: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if weights is None else weights[rows]
 
 
 def averaged(scores: Mapping[str, float], average: str, *, greater_is_better: bool) -> float:

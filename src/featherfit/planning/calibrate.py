@@ -21,8 +21,9 @@ from featherfit.models.build import MultiModalModel
 from featherfit.planning.copies import Architecture, small_copy, undisturbed
 from featherfit.planning.counting import peak_of
 from featherfit.training.loop import accumulate
+from featherfit.training.losses import Objective
 from featherfit.training.oom import give_memory_back
-from featherfit.types import Batch, ProblemType
+from featherfit.types import Batch
 
 _DEPTHS = (2, 3)
 _PATIENCE = 0.5
@@ -58,7 +59,7 @@ class Forward:
 
 
 def memory_of(
-    architecture: Architecture, forwards: Sequence[Forward], *, depth: int, reorders: bool, problem_type: ProblemType
+    architecture: Architecture, forwards: Sequence[Forward], *, depth: int, reorders: bool, objective: Objective
 ) -> list[Line]:
     """Bytes that forwards take beyond the model itself: activations, temporaries, gradients on their way.
 
@@ -67,37 +68,35 @@ def memory_of(
         forwards: What to run.
         depth: Layers of the run's model.
         reorders: Whether it keeps reordered copies of its matrices.
-        problem_type: Decides the loss.
+        objective: The loss.
     """
 
     def measure(model: MultiModalModel) -> list[float]:
         return [
-            _warm_and(peak_of, _call(model, forward, architecture, problem_type), architecture) for forward in forwards
+            _warm_and(peak_of, _call(model, forward, architecture, objective), architecture) for forward in forwards
         ]
 
     return _lines(architecture, measure, depth=depth, reorders=reorders)
 
 
-def run_once(
-    architecture: Architecture, forwards: Sequence[Forward], *, reorders: bool, problem_type: ProblemType
-) -> None:
+def run_once(architecture: Architecture, forwards: Sequence[Forward], *, reorders: bool, objective: Objective) -> None:
     """Runs forwards of a shallow copy, for what they leave behind in the process."""
 
     def run(model: MultiModalModel) -> list[float]:
         for forward in forwards:
-            _call(model, forward, architecture, problem_type)()
+            _call(model, forward, architecture, objective)()
         return []
 
     _lines(architecture, run, depth=1, reorders=reorders)
 
 
 def seconds_of(
-    architecture: Architecture, forward: Forward, *, depth: int, reorders: bool, problem_type: ProblemType
+    architecture: Architecture, forward: Forward, *, depth: int, reorders: bool, objective: Objective
 ) -> Line:
     """Seconds of a forward; arguments as for `memory_of`."""
 
     def measure(model: MultiModalModel) -> list[float]:
-        return [_warm_and(_seconds, _call(model, forward, architecture, problem_type), architecture)]
+        return [_warm_and(_seconds, _call(model, forward, architecture, objective), architecture)]
 
     return _lines(architecture, measure, depth=depth, reorders=reorders)[0]
 
@@ -124,10 +123,10 @@ def _lines(
 
 
 def _call(
-    model: MultiModalModel, forward: Forward, architecture: Architecture, problem_type: ProblemType
+    model: MultiModalModel, forward: Forward, architecture: Architecture, objective: Objective
 ) -> Callable[[], None]:
     """The forward as a function, with its backward pass if it has one."""
-    device, batch = architecture.device, _batch(forward.lengths, architecture, problem_type)
+    device, batch = architecture.device, _batch(forward.lengths, architecture, objective)
     accelerator = device.accelerator()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
@@ -142,7 +141,7 @@ def _call(
         dropping = [] if forward.keeps_gradients else trained
         hooks = [parameter.register_post_accumulate_grad_hook(_drop_gradient) for parameter in dropping]
         with device.training_attention(model):
-            accumulate(model, [batch], accelerator, problem_type, architecture.config.optim.label_smoothing)
+            accumulate(model, [batch], accelerator, objective)
         for hook in hooks:
             hook.remove()
         for parameter in trained:
@@ -156,7 +155,7 @@ def _warm_and(measure: Callable[..., float], call: Callable[[], None], architect
     return measure(call, architecture.device.place)
 
 
-def _batch(lengths: Sequence[int], architecture: Architecture, problem_type: ProblemType) -> Batch:
+def _batch(lengths: Sequence[int], architecture: Architecture, objective: Objective) -> Batch:
     """Rows of random words that are of these lengths together with what other encoders read."""
     draw = np.random.default_rng(0)
     least = 0 if architecture.checkpoint is None else 1
@@ -164,7 +163,7 @@ def _batch(lengths: Sequence[int], architecture: Architecture, problem_type: Pro
         np.maximum(np.asarray(lengths, dtype=np.int64) - architecture.cost, least) if least else np.zeros_like(lengths)
     )
     ids = [draw.integers(5, 48, length, dtype=np.int32) for length in words]
-    labels = np.zeros(len(ids), dtype=np.float32 if problem_type == "regression" else np.int64)
+    labels = objective.blank_labels(len(ids)).numpy()
     batch = collate(TokenizedRows(ids, None, words, 0), np.arange(len(ids)), 0, labels)
     parts = {
         name: rows.tensors(np.arange(len(ids)) % len(rows.lengths)) for name, rows in architecture.examples.items()

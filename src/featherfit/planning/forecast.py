@@ -99,7 +99,7 @@ class Forecast:
             self.task.architecture,
             [Forward(lengths, training=True) for lengths in chosen],
             reorders=self.weights.reorders,
-            problem_type=self.task.problem_type,
+            objective=self.task.objective,
         )
 
     def measure(self, sizes: Iterable[int], checkpointing: bool) -> None:
@@ -169,7 +169,7 @@ class Forecast:
             forward,
             depth=self.depth,
             reorders=self.weights.reorders,
-            problem_type=self.task.problem_type,
+            objective=self.task.objective,
         )
         return line.at(self.depth)
 
@@ -198,7 +198,7 @@ class Forecast:
             missing,
             depth=self.depth,
             reorders=self.weights.reorders,
-            problem_type=self.task.problem_type,
+            objective=self.task.objective,
         )
         self._measured |= {(checkpointing, forward): line for forward, line in zip(missing, lines, strict=True)}
 

@@ -8,19 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from featherfit.artifact.fitted import outputs_of
 from featherfit.checkpoints import Checkpoint
 from featherfit.config.schema import Config
 from featherfit.data.batch import longest_row, total_lengths
 from featherfit.data.parts import PartProcessor
-from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.notext import NoText
+from featherfit.data.processors.several import Target
 from featherfit.data.processors.text import TextProcessor, TokenizedRows
 from featherfit.memory import release_freed_memory
 from featherfit.planning.copies import Architecture
 from featherfit.planning.machine import forget_peak, process_memory
 from featherfit.training.device import Device
-from featherfit.types import ProblemType
+from featherfit.training.losses import Objective, objective_of
 
 SAMPLE, LONGEST = 4096, 256
 """Rows that are tokenized to plan: evenly spaced ones, and on top of them those with most letters."""
@@ -45,7 +44,7 @@ class Task:
 
     Attributes:
         architecture: Settings, checkpoint, head and device.
-        problem_type: Decides the loss.
+        objective: The loss.
         rows: Some of its training rows, the longest among them.
         lengths: Tokens each of them takes in a forward, all encoders together, (rows,).
         mean_length: Mean tokens of a row's text.
@@ -55,7 +54,7 @@ class Task:
     """
 
     architecture: Architecture
-    problem_type: ProblemType
+    objective: Objective
     rows: TokenizedRows
     lengths: np.ndarray
     mean_length: float
@@ -68,7 +67,7 @@ def task_of(
     config: Config,
     checkpoint: Checkpoint | None,
     device: Device,
-    label: LabelProcessor,
+    label: Target,
     text: TextProcessor | NoText,
     frame: pd.DataFrame,
     parts: Mapping[str, PartProcessor] | None = None,
@@ -94,8 +93,8 @@ def task_of(
     read = {name: processor(chosen) for name, processor in parts.items()}
     lengths = total_lengths(rows, read)
     return Task(
-        Architecture(config, checkpoint, outputs_of(label), device, parts, further or {}, read),
-        label.problem_type,
+        Architecture(config, checkpoint, label.outputs, device, parts, further or {}, read),
+        objective_of(label, config.optim),
         rows,
         lengths,
         float(rows.lengths[:spaced].mean()),

@@ -23,13 +23,13 @@ from featherfit.memory import released_now_and_then
 from featherfit.models.build import MultiModalModel
 from featherfit.training.average import WeightAverage
 from featherfit.training.device import Device
-from featherfit.training.losses import row_losses
+from featherfit.training.losses import Objective, row_losses
 from featherfit.training.mixing import Mixing, mixed_losses
 from featherfit.training.oom import TokenLimit, fits, rewinding, until_it_fits
 from featherfit.training.optim import build_optimizer, schedule, warmup_steps
 from featherfit.training.ranks import Ranks
 from featherfit.training.state import Progress
-from featherfit.types import Batch, LoopState, ProblemType, StepReport
+from featherfit.types import Batch, LoopState, StepReport
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -76,7 +76,7 @@ def train(
     plan: Plan,
     config: Config,
     *,
-    problem_type: ProblemType,
+    objective: Objective,
     pad_id: int,
     longest: int,
     device: Device,
@@ -95,7 +95,7 @@ def train(
         dataset: Rows with labels.
         plan: From `make_plan`.
         config: `optim` and `env` are read.
-        problem_type: Decides the loss.
+        objective: The loss.
         pad_id: Token to pad batches with.
         longest: Most tokens a row may have.
         device: Where to compute and in what arithmetic.
@@ -126,7 +126,7 @@ def train(
         progress.restore(start)
     steps = _steps(dataset, config, plan, pad_id, seed, ranks, progress.step, limit)
 
-    gradients = partial(_gradients, model, limit, accelerator, problem_type, config)
+    gradients = partial(_gradients, model, limit, accelerator, objective, config)
     for step, (epoch, micro_batches) in enumerate(released_now_and_then(steps), start=progress.step + 1):
         model.train()
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
@@ -221,7 +221,7 @@ def _gradients(
     model: MultiModalModel,
     limit: TokenLimit,
     accelerator: Accelerator,
-    problem_type: ProblemType,
+    objective: Objective,
     config: Config,
     epoch: int,
     batches: list[Batch],
@@ -229,7 +229,7 @@ def _gradients(
     """`accumulate` of a step's batches, cut to the limit, with their rows mixed if the settings ask for it in this epoch."""
     mixup = config.data.mixup
     mixing = Mixing(mixup) if mixup.turn_on and epoch <= mixup.turn_off_epoch else None
-    return accumulate(model, limit.within(batches), accelerator, problem_type, config.optim.label_smoothing, mixing)
+    return accumulate(model, limit.within(batches), accelerator, objective, mixing)
 
 
 def _weightless(dataset: Dataset, rows: np.ndarray, pad_id: int) -> Batch:
@@ -242,8 +242,7 @@ def accumulate(
     model: MultiModalModel,
     batches: list[Batch],
     accelerator: Accelerator,
-    problem_type: ProblemType,
-    smoothing: float,
+    objective: Objective,
     mixing: Mixing | None = None,
 ) -> float:
     """Gradients of the step's weighted mean loss, whatever the micro-batches; returns that loss.
@@ -252,8 +251,7 @@ def accumulate(
         model: In training mode, on the accelerator's device.
         batches: The step's micro-batches, with labels.
         accelerator: From `Device.accelerator`.
-        problem_type: Decides the loss.
-        smoothing: `optim.label_smoothing`.
+        objective: The loss.
         mixing: Mixes the rows of each micro-batch, if they are to be mixed.
     """
     total_weight = sum(batch.weight for batch in batches) or 1.0
@@ -262,10 +260,10 @@ def accumulate(
         with fits(batch):
             on_device = (batch if mixing is None else mixing(batch)).to(accelerator.device)
             mixed = mixing is not None and on_device.mix is not None
-            spread = mixing.config.label_smoothing if mixing is not None and mixed else smoothing
+            wanted = objective.smoothed(mixing.config.label_smoothing) if mixing is not None and mixed else objective
             with accelerator.autocast():
                 logits, own = (model(on_device), {}) if model.aux_loss_weight is None else model.all_logits(on_device)
-            losses = mixed_losses(partial(_losses, model, logits, own, problem_type, spread), on_device)
+            losses = mixed_losses(partial(_losses, model, logits, own, wanted), on_device)
             loss = losses.sum() / total_weight
             accelerator.backward(loss)
             total += float(loss.detach())
@@ -276,15 +274,14 @@ def _losses(
     model: MultiModalModel,
     logits: torch.Tensor,
     own: dict[str, torch.Tensor],
-    problem_type: ProblemType,
-    smoothing: float,
+    objective: Objective,
     labels: torch.Tensor,
     weights: torch.Tensor | None,
 ) -> torch.Tensor:
     """The weighted loss of every row, (B,), with those of the encoders' own heads."""
-    losses = row_losses(logits, labels, problem_type, smoothing)
+    losses = row_losses(logits, labels, objective)
     for of_encoder in own.values():
-        losses = losses + (model.aux_loss_weight or 0.0) * row_losses(of_encoder, labels, problem_type, smoothing)
+        losses = losses + (model.aux_loss_weight or 0.0) * row_losses(of_encoder, labels, objective)
     return losses if weights is None else losses * weights
 
 

@@ -10,35 +10,35 @@ import numpy as np
 import torch
 from torch import nn
 
-from featherfit.types import ProblemType
+from featherfit.data.processors.label import logits_of
+from featherfit.data.processors.several import Target
 
 
 def probe_head(
-    linear: nn.Linear, embeddings: np.ndarray, labels: np.ndarray, problem_type: ProblemType, weights: np.ndarray | None
+    linear: nn.Linear, embeddings: np.ndarray, labels: np.ndarray, label: Target, weights: np.ndarray | None
 ) -> None:
     """Sets a head's weight and bias to a regularised linear fit, in place.
 
-    Logistic regression (C = 1), or ridge regression (alpha = 1), on standardised embeddings; the standardisation is
-    folded into weight and bias.
+    Logistic regression (C = 1), one for each of several labels, or ridge regression (alpha = 1), on standardised embeddings;
+    the standardisation is folded into weight and bias. Quantiles start as the regression and the quantiles of its errors.
 
     Args:
         linear: The head's layer, D to C outputs.
         embeddings: What the head will see, (rows, D).
-        labels: Class ids or scaled targets, (rows,).
-        problem_type: Decides the model.
+        labels: What `label.encode` gave.
+        label: Decides the model.
         weights: Weight of each row, (rows,), or None.
     """
-    from sklearn.linear_model import LogisticRegression, Ridge
-
     center, scale = embeddings.mean(0), embeddings.std(0) + 1e-6
     standard = (embeddings - center) / scale
-    if problem_type == "regression":
-        ridge = Ridge().fit(standard, labels, weights)
-        coefficients, intercept = ridge.coef_[None], np.array([ridge.intercept_])
+    if label.numeric:
+        coefficients, intercept = _ridge(standard, labels, label, weights)
+    elif label.problem_type == "multilabel":
+        fits = [_flag(standard, column, weights) for column in labels.T]
+        coefficients, intercept = (np.concatenate(parts) for parts in zip(*fits, strict=True))
     else:
-        logistic = LogisticRegression(max_iter=1000).fit(standard, labels, weights)
-        coefficients, intercept = logistic.coef_, logistic.intercept_
-        if problem_type == "binary":
+        coefficients, intercept = _logistic(standard, labels, weights)
+        if label.problem_type == "binary":
             # scikit-learn gives the difference of the two logits.
             coefficients = np.concatenate([-coefficients, coefficients]) / 2
             intercept = np.concatenate([-intercept, intercept]) / 2
@@ -46,3 +46,30 @@ def probe_head(
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(weight))
         linear.bias.copy_(torch.from_numpy(intercept - weight @ center))
+
+
+def _ridge(
+    standard: np.ndarray, labels: np.ndarray, label: Target, weights: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.linear_model import Ridge
+
+    targets = label.outputs_for(labels)
+    ridge = Ridge().fit(standard, targets, weights)
+    if label.levels:
+        errors = np.quantile(targets - ridge.predict(standard), label.levels)
+        return np.tile(ridge.coef_, (len(errors), 1)), ridge.intercept_ + errors
+    return np.atleast_2d(ridge.coef_), np.atleast_1d(ridge.intercept_)
+
+
+def _logistic(standard: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.linear_model import LogisticRegression
+
+    logistic = LogisticRegression(max_iter=1000).fit(standard, labels, weights)
+    return logistic.coef_, logistic.intercept_
+
+
+def _flag(standard: np.ndarray, column: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """One of several labels; of one that all rows have, or none, only how frequent it is."""
+    if len(np.unique(column)) > 1:
+        return _logistic(standard, column, weights)
+    return np.zeros((1, standard.shape[1])), logits_of(column[:1], 1 / (len(column) + 2))

@@ -185,11 +185,11 @@ class Ranks:
         wanted = [parameter for parameter, ranks in zip(parameters, used_by, strict=True) if ranks > 0]
         for part in _buckets(wanted):
             flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in part])
-            flat *= weight / total_weight
+            flat *= weight / (total_weight or 1.0)
             dist.all_reduce(flat)
             for parameter, values in zip(part, flat.split([p.numel() for p in part]), strict=True):
                 parameter.grad = values.view_as(parameter)
-        return total_loss / total_weight, round(total_rows)
+        return total_loss / (total_weight or 1.0), round(total_rows)
 
     def joined(self, result: np.ndarray, parts: Sequence[np.ndarray], place: torch.device) -> np.ndarray:
         """The rows that all ranks have computed.

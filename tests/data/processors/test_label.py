@@ -142,3 +142,13 @@ def test_encode_refuses_missing_and_infinite():
     target = LabelProcessor.fit(pd.Series([1.0, 2.0]), "regression")
     with pytest.raises(DataError, match=r"not a finite number in 1 row \(index 1; values inf\)"):
         target.encode(pd.Series([1.0, np.inf]))
+
+
+def test_quantiles_do_not_cross():
+    processor = LabelProcessor.fit(pd.Series([0.0, 10.0, 20.0]), "quantile", levels=(0.1, 0.5, 0.9))
+    given = processor.values(np.array([[1.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]))
+    scale = np.std([0, 10, 20])
+    np.testing.assert_allclose(given, [[10, 10 + scale, 10 + 2 * scale], [10 - scale, 10, 10 + scale]])
+    assert (processor.outputs, processor.names, processor.numeric) == (3, [0.1, 0.5, 0.9], True)
+    again = LabelProcessor.from_json(json.loads(json.dumps(processor.to_json())))
+    assert again.levels == (0.1, 0.5, 0.9) and again.center == processor.center

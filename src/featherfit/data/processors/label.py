@@ -15,7 +15,7 @@ from featherfit.data.labels import Labels, as_numbers, kind_of, missing_problem,
 from featherfit.data.messages import count, some
 from featherfit.data.problem_type import contradiction
 from featherfit.errors import ConfigError, DataError
-from featherfit.types import ProblemType
+from featherfit.types import NUMBERS, ProblemType
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +26,18 @@ class LabelProcessor:
 
     Attributes:
         problem_type: What the label is.
-        classes: The original labels in id order, (C,): sorted, but a `pos_label` has id 1. Empty for regression.
-        center, scale: A regression target y is trained on as (y - center) / scale.
+        classes: The original labels in id order, (C,): sorted, but a `pos_label` has id 1. Empty for numbers.
+        center, scale: A target y is trained on as (y - center) / scale.
+        levels: Quantile levels, ascending; of other problems none.
+        link: How outputs become scaled targets: `identity`, or `sigmoid` for targets that the loss takes for probabilities.
     """
 
     problem_type: ProblemType
     classes: np.ndarray = field(default_factory=lambda: np.array([], dtype=object))
     center: float = 0.0
     scale: float = 1.0
+    levels: tuple[float, ...] = ()
+    link: str = "identity"
 
     @classmethod
     def fit(
@@ -42,6 +46,8 @@ class LabelProcessor:
         problem_type: ProblemType,
         pos_label: Any = None,
         numerical_preprocessing: str | None = "standardscaler",
+        levels: tuple[float, ...] = (),
+        link: str = "identity",
     ) -> LabelProcessor:
         """Learns classes or scale from a training label column.
 
@@ -51,10 +57,12 @@ class LabelProcessor:
             pos_label: Class of a binary problem that gets id 1; default: the second in sorted order.
             numerical_preprocessing: Scaling of a regression target: `standardscaler` (mean 0, standard deviation 1),
                 `minmaxscaler` (0 to 1) or None.
+            levels: Quantile levels.
+            link: As the loss has it.
 
         Raises:
             DataError: Missing, mixed, constant or infinite labels, or an unknown `pos_label`.
-            ConfigError: `pos_label` for a problem that is not binary, or an unknown scaling.
+            ConfigError: `pos_label` for a problem that is not binary, an unknown scaling, or one that does not suit the link.
         """
         labels = _complete(column)
         problem = contradiction(str(column.name), labels, problem_type, f"problem_type is {problem_type!r}")
@@ -64,9 +72,12 @@ class LabelProcessor:
             raise ConfigError(
                 f"data.pos_label={pos_label!r} is for binary problems, and this one is {problem_type}. Leave it out."
             )
-        if problem_type == "regression":
-            center, scale = _scaling(as_numbers(labels), numerical_preprocessing)
-            return cls(problem_type, center=center, scale=scale)
+        if problem_type in NUMBERS:
+            numbers = as_numbers(labels)
+            center, scale = _scaling(numbers, numerical_preprocessing)
+            if link == "sigmoid":
+                _check_probabilities((numbers - center) / scale)
+            return cls(problem_type, center=center, scale=scale, levels=levels, link=link)
         ordered = sorted(set(labels.values))
         if pos_label is not None:
             if pos_label not in ordered:
@@ -79,6 +90,21 @@ class LabelProcessor:
                 f"Label column {column.name!r} has integers beyond 64 bits. Make them text: .astype(str)."
             ) from error
         return cls(problem_type, classes)
+
+    @property
+    def numeric(self) -> bool:
+        """Whether labels are numbers rather than classes."""
+        return self.problem_type in NUMBERS
+
+    @property
+    def outputs(self) -> int:
+        """Width of the head: one for each class or quantile level, or one for regression."""
+        return max(1, len(self.levels)) if self.numeric else len(self.classes)
+
+    @property
+    def names(self) -> list[Any] | None:
+        """What a row's predictions are called where it has several: the quantile levels; else None."""
+        return list(self.levels) or None
 
     @property
     def positive_class(self) -> Any:
@@ -96,7 +122,7 @@ class LabelProcessor:
             DataError: Missing labels, labels training has not seen, or targets that are not finite numbers.
         """
         labels = _complete(column)
-        if self.problem_type == "regression":
+        if self.numeric:
             numbers = as_numbers(labels)
             bad = ~np.isfinite(numbers)
             if bad.any():
@@ -127,7 +153,7 @@ class LabelProcessor:
                 found[position] = f"{type(value).__name__} is no label"
             elif _kind_or_number(value) not in known:
                 found[position] = f"{str(value)[:60]!r} is a label of another type"
-            elif self.problem_type == "regression":
+            elif self.numeric:
                 number = as_numbers(Labels([value], kind, column.index[:1], column.index[:0]))[0]
                 if not np.isfinite(number):
                     found[position] = f"{str(value)[:60]!r} is not a finite number"
@@ -155,6 +181,27 @@ class LabelProcessor:
         """Targets in the label's own unit, float64, of scaled predictions of any shape."""
         return np.asarray(values, dtype=np.float64) * self.scale + self.center
 
+    def values(self, outputs: np.ndarray) -> np.ndarray:
+        """Predicted numbers in the label's own unit, float64, of a model's outputs.
+
+        Args:
+            outputs: (rows, 1), or (rows, Q) for quantile levels.
+
+        Returns:
+            (rows,), or (rows, Q): ascending in each row, so that no quantile crosses another (Chernozhukov, Fernandez-Val
+            and Galichon, Econometrica 78, 2010).
+        """
+        numbers = np.asarray(outputs, dtype=np.float64)
+        if self.link == "sigmoid":
+            from scipy.special import expit
+
+            numbers = expit(numbers)
+        return self.inverse_scale(np.sort(numbers, axis=1) if self.levels else numbers[:, 0])
+
+    def outputs_for(self, scaled: np.ndarray) -> np.ndarray:
+        """The outputs that stand for these scaled targets, of any shape; a sigmoid's ends are out of reach by a thousandth."""
+        return logits_of(scaled, 1e-3) if self.link == "sigmoid" else scaled
+
     def to_json(self) -> dict[str, Any]:
         """The state as JSON values; floats survive exactly."""
         return {
@@ -163,13 +210,23 @@ class LabelProcessor:
             "dtype": self.classes.dtype.name,
             "center": self.center,
             "scale": self.scale,
+            "levels": list(self.levels),
+            "link": self.link,
         }
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> LabelProcessor:
         """What `to_json` gave."""
         classes = np.array(state["classes"], dtype=state["dtype"])
-        return cls(state["problem_type"], classes, state["center"], state["scale"])
+        scaling = state["center"], state["scale"]
+        return cls(state["problem_type"], classes, *scaling, tuple(state["levels"]), state["link"])
+
+
+def logits_of(shares: np.ndarray, least: float) -> np.ndarray:
+    """What a sigmoid makes these probabilities of, none of them nearer to 0 or 1 than `least`."""
+    from scipy.special import logit
+
+    return logit(np.clip(np.asarray(shares, dtype=np.float64), least, 1 - least))
 
 
 def _kind_or_number(value: Any) -> str | None:
@@ -205,6 +262,14 @@ def _scaling(numbers: np.ndarray, method: str | None) -> tuple[float, float]:
             "precision. Give it in another unit."
         )
     return center, scale
+
+
+def _check_probabilities(scaled: np.ndarray) -> None:
+    if scaled.min() < 0 or scaled.max() > 1:
+        raise ConfigError(
+            f"optim.loss_func='bcewithlogitsloss' takes targets from 0 to 1, and they are trained on from {scaled.min():g} to "
+            f"{scaled.max():g}. Set data.label.numerical_preprocessing=minmaxscaler."
+        )
 
 
 def _class_dtype(dtype: Any, kind: str) -> np.dtype:
