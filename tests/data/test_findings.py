@@ -288,7 +288,10 @@ class TestSeveralLabels:
 
     def test_a_column_that_decides_one_of_them(self):
         frame = self.flags().assign(source=lambda frame: frame["b"].map({0: "shop", 1: "web"}))
-        assert found(frame, None, ["label", "b"])["leakage"].message == "Column 'source' decides 'b'. It is not used."
+        assert (
+            found(frame, None, ["label", "b"])["leakage"].message
+            == "Column 'source' decides 'b'. Is it known when predicting?"
+        )
 
     def test_conflicts_of_lists(self):
         frame = pd.concat([table(30)] * 2, ignore_index=True)

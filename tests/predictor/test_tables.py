@@ -338,13 +338,14 @@ def test_auxiliary_losses_are_added(checkpoint, tmp_path):
     from featherfit.data.batch import collate
     from featherfit.data.dataset import make_dataset
     from featherfit.training.loop import accumulate
+    from featherfit.training.losses import Objective
 
     more = {"model.fusion_mlp.aux_loss_weight": 0.5, "optim.max_epochs": 1}
     fitted = quick_fit(checkpoint, tmp_path / "a", table(), hyperparameters=more)._fitted
     rows = make_dataset(table(), fitted.schema, fitted.text, fitted.label, parts=fitted.parts)
     batch = collate(rows.rows, np.arange(8), fitted.text.pad_id, rows.labels, parts=rows.parts)
     model = fitted.model.eval()
-    loss = accumulate(model, [batch], fitted.device.accelerator(), "binary", 0.0)
+    loss = accumulate(model, [batch], fitted.device.accelerator(), Objective("cross_entropy", "binary", 2))
     with torch.no_grad():
         logits, own = model.all_logits(batch)
         each = [torch.nn.functional.cross_entropy(of, batch.labels) for of in (logits, *own.values())]

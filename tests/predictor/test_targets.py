@@ -366,6 +366,27 @@ class TestWeights:
             )
         assert sorted(predictor.rejected_rows["position"]) == [3, 5, 7]
 
+    def test_a_start_that_compares_rows_knows_no_weights(self, checkpoint, tmp_path):
+        more = {"optim.few_shot": "on", "optim.peft": "ia3"}
+        with pytest.raises(ConfigError, match="few_shot='on' compares rows that all count alike"):
+            fit(checkpoint, tmp_path / "a", numbers(), "praise", sample_weight="weight", hyperparameters=more)
+        more = {"optim.peft": "ia3", "optim.max_epochs": 1}
+        plain = fit(checkpoint, tmp_path / "b", numbers(), "praise", sample_weight="weight", hyperparameters=dict(more))
+        more["optim.few_shot"] = "auto"
+        auto = fit(checkpoint, tmp_path / "c", numbers(), "praise", sample_weight="weight", hyperparameters=dict(more))
+        assert same(weights(plain), weights(auto))
+
+    def test_tables_and_several_labels(self, checkpoint, tmp_path):
+        """Fusion of text and numbers, with losses of the encoders' own heads."""
+        frame = numbers()[["text", "praise", "short", "days"]]
+        more = {"model.fusion_mlp.aux_loss_weight": 0.5, "optim.max_epochs": 2}
+        predictor = MultiModalPredictor(["praise", "short"], path=tmp_path / "a", verbosity=0)
+        predictor.fit(frame, hyperparameters={**settings(checkpoint), **more})
+        assert predictor.column_types["days"] == "numerical"
+        assert predictor.evaluate(frame)["roc_auc"] > 0.6
+        loaded = MultiModalPredictor.load(tmp_path / "a", verbosity=0)
+        assert loaded.predict_proba(frame).equals(predictor.predict_proba(frame))
+
     def test_weight_evaluation_needs_a_column(self, checkpoint, tmp_path):
         with pytest.raises(ConfigError, match="weight_evaluation=True weighs rows by sample_weight"):
             fit(checkpoint, tmp_path / "a", numbers(), "praise", weight_evaluation=True)

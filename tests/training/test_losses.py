@@ -221,6 +221,10 @@ class TestSettings:
         with pytest.raises(ConfigError, match=r"label_smoothing=0.1 does not go with .+cross_entropy \(binary\)"):
             made(label(problem), optim__loss_func=loss, optim__label_smoothing=0.1)
 
+    def test_mixup_smooths_where_that_means_something(self):
+        assert classes("cross_entropy").smoothed(0.1) == classes("cross_entropy", smoothing=0.1)
+        assert classes("focal_loss").smoothed(0.1) == classes("focal_loss")
+
     def test_a_fitted_label_keeps_its_link(self):
         with pytest.raises(ConfigError, match="Use a new MultiModalPredictor"):
             made(label("regression"), optim__loss_func="bcewithlogitsloss")
