@@ -20,7 +20,7 @@ def probe_head(
     """Sets a head's weight and bias to a regularised linear fit, in place.
 
     Logistic regression (C = 1), one for each of several labels, or ridge regression (alpha = 1), on standardised embeddings;
-    the standardisation is folded into weight and bias. Quantiles start as the regression and the quantiles of its errors.
+    the standardisation is folded into weight and bias. Quantiles start as the regression and the quantiles of its errors on rows it was not fitted to.
 
     Args:
         linear: The head's layer, D to C outputs.
@@ -56,9 +56,21 @@ def _ridge(
     targets = label.outputs_for(labels)
     ridge = Ridge().fit(standard, targets, weights)
     if label.levels:
-        errors = np.quantile(targets - ridge.predict(standard), label.levels)
+        errors = np.quantile(_held_out_errors(standard, targets, weights), label.levels)
         return np.tile(ridge.coef_, (len(errors), 1)), ridge.intercept_ + errors
     return np.atleast_2d(ridge.coef_), np.atleast_1d(ridge.intercept_)
+
+
+def _held_out_errors(standard: np.ndarray, targets: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """How far each target is from a regression on the other folds: on its own rows one errs too little."""
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import KFold
+
+    errors = np.empty(len(targets))
+    for others, own in KFold(min(5, len(targets)), shuffle=True, random_state=0).split(standard):
+        ridge = Ridge().fit(standard[others], targets[others], None if weights is None else weights[others])
+        errors[own] = targets[own] - ridge.predict(standard[own])
+    return errors
 
 
 def _logistic(standard: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
