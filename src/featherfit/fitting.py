@@ -278,4 +278,7 @@ def _train(run: Run, config: Config) -> Fitted:
     if evaluate.slices:
         summary["validation_slices"] = evaluate.slices
     reporter.info(f"Validation {metric} {best:.4f} after {steps} steps ({reason}).")
-    return calibrated(replace(fitted, summary=summary), tuning_set, evaluate.logits if again else None, reporter.info)
+    logits = (
+        evaluate.logits if again else evaluate.best_logits
+    )  # None where the best state is of before an interruption
+    return calibrated(replace(fitted, summary=summary), tuning_set, logits, reporter.info)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from featherfit.artifact.fitted import Fitted
     from featherfit.artifact.workspace import Workspace
     from featherfit.data.dataset import Dataset
+    from featherfit.inference.validate import Validation
     from featherfit.report import Reporter
     from featherfit.training.keeping import SavedState, StateKeeper
     from featherfit.training.selection import BestStates
@@ -81,7 +82,7 @@ class Run:
         return time.monotonic() - self.started + (0.0 if self.saved is None else self.saved.elapsed)
 
 
-def take_steps(run: Run, plan: Any, states: BestStates, evaluate: Callable[[], float]) -> tuple[int, str]:
+def take_steps(run: Run, plan: Any, states: BestStates, evaluate: Validation) -> tuple[int, str]:
     """Steps taken, and why training stopped. Leaves at least one of the best states behind.
 
     Args:
@@ -110,10 +111,11 @@ def take_steps(run: Run, plan: Any, states: BestStates, evaluate: Callable[[], f
         load_trainable_state(model, saved.loop.under("weights/"))
     if not states.kept:
         states.add(evaluate(), step, model)
+        evaluate.remember()
     return step, reason
 
 
-def _train_on(run: Run, plan: Any, states: BestStates, evaluate: Callable[[], float]) -> tuple[int, str]:
+def _train_on(run: Run, plan: Any, states: BestStates, evaluate: Validation) -> tuple[int, str]:
     from featherfit.training.keeping import StateKeeper
     from featherfit.training.loop import train
     from featherfit.training.losses import objective_of
@@ -143,6 +145,8 @@ def _train_on(run: Run, plan: Any, states: BestStates, evaluate: Callable[[], fl
                 step = report.step
                 if report.score is not None:
                     states.add(report.score, step, fitted.model)
+                    if states.checks_since_best == 0:
+                        evaluate.remember()
                 progress.update(report)
                 reason = _after(run, report, states, keeper)
                 if reason is not None:

@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from tiny_checkpoints import quick_fit, reviews
+from tiny_checkpoints import settings as quick_settings
 
 from featherfit import ConfigError, MultiModalPredictor
 from featherfit.artifact.store import inspect_artifact
 from featherfit.checkpoints.fingerprints import sha256
 from featherfit.evaluation.calibration import log_losses
 from featherfit.evaluation.decision import Decision
+from featherfit.inference import decide
 from featherfit.inference.predict import labelled_outputs
 
 TEST = reviews(60, seed=5)
@@ -28,6 +30,13 @@ def unsure(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> MultiM
     return quick_fit(checkpoint, tmp_path_factory.mktemp("unsure") / "artifact", reviews(200), hyperparameters=UNSURE)
 
 
+def unsure_rows(rows: int, seed: int) -> pd.DataFrame:
+    """Reviews, a third of which have the other's label."""
+    frame = reviews(rows, seed=seed)
+    wrong = np.random.default_rng(seed).random(rows) < 1 / 3
+    return frame.assign(label=np.where(wrong, 1 - frame["label"], frame["label"]))
+
+
 def predicts(predictor: MultiModalPredictor) -> np.ndarray:
     return predictor.predict_proba(TEST, as_pandas=False)
 
@@ -38,6 +47,24 @@ class TestCalibration:
         assert summary["temperature"] == unsure.temperature < 1
         assert "log-loss" in summary["calibration"] and "calibration error" in summary["calibration"]
         assert unsure.threshold == 0.5
+
+    @pytest.mark.parametrize("top_k", [1, 3])
+    def test_it_is_of_the_weights_that_are_kept(self, checkpoint, tmp_path, monkeypatch, top_k):
+        """Not of the last ones; and where one state is kept, its validation is not done again."""
+        tuning, again, read = unsure_rows(60, 7), [], []
+        real = decide.outputs
+        monkeypatch.setattr(decide, "outputs", lambda *given, **more: again.append(1) or real(*given, **more))
+        own = decide.calibrate
+        monkeypatch.setattr(
+            decide, "calibrate", lambda logits, *given, **more: read.append(logits) or own(logits, *given, **more)
+        )
+        settings = {**quick_settings(checkpoint), "optim.peft": None, "optim.max_epochs": 6, "optim.top_k": top_k}
+        predictor = MultiModalPredictor("label", path=tmp_path / "a", verbosity=0, validation_metric="log_loss")
+        predictor.fit(unsure_rows(200, 8), tuning_data=tuning, seed=3, hyperparameters=settings)
+        averaged = predictor.fit_summary()["averaged_steps"]
+        assert not (top_k == 1 and again)
+        assert averaged != [predictor.fit_summary()["steps"]]
+        np.testing.assert_array_equal(read[0], labelled_outputs(predictor._fitted, tuning, None).logits)
 
     def test_all_that_predicts_uses_it(self, unsure, tmp_path):
         rows = labelled_outputs(unsure._fitted, TEST, None)

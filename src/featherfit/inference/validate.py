@@ -24,6 +24,7 @@ class Validation:
     Attributes:
         slices: The latest score of every slice, NaN where it is not defined; empty without slices.
         logits: Of the rows when they were last scored, (rows, C).
+        best_logits: The same at the latest `remember`; None before.
     """
 
     def __init__(self, fitted: Fitted, rows: Dataset, tell: Callable[[str], None]):
@@ -31,6 +32,7 @@ class Validation:
         self._fitted, self._rows, self._tell = fitted, rows, tell
         self.slices: dict[str, float] = {}
         self.logits: np.ndarray | None = None
+        self.best_logits: np.ndarray | None = None
         names = np.array(rows.slices or [], dtype=object)
         self._places = {name: np.flatnonzero(names == name) for name in dict.fromkeys(rows.slices or [])}
 
@@ -64,6 +66,10 @@ class Validation:
         shown = ", ".join(f"{name} {value:.4f}" for name, value in self.slices.items())
         self._tell(f"Validation {metric} by {optim.validation_by}: {shown}; {optim.validation_average} {score:.4f}.")
         return score
+
+    def remember(self) -> None:
+        """Keeps the logits there are: the weights that were just scored are the best so far."""
+        self.best_logits = self.logits
 
 
 def _at(weights: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
