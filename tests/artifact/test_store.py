@@ -150,7 +150,7 @@ class TestRefusals:
 
     def test_newer_format(self, artifact):
         change_json(artifact / files.CONFIG, lambda config: config.update(format_version=files.FORMAT_VERSION + 1))
-        with pytest.raises(ArtifactError, match=r"has format 4; this featherfit reads up to 3\. Upgrade it"):
+        with pytest.raises(ArtifactError, match=r"has format 5; this featherfit reads up to 4\. Upgrade it"):
             load(artifact)
 
     def test_no_format(self, artifact):
