@@ -65,7 +65,7 @@ def test_pages_that_were_given_back_are_read_again(tmp_path, monkeypatch):
 def test_rows_that_share_theirs(tmp_path):
     rows = rows_of(torch.float32)
     states = kept(rows, 10_000, tmp_path)
-    same = RowStates(states.flat, states.starts[[0, 1, 2, 2]], LENGTHS[[0, 1, 2, 2]], None)
+    same = RowStates(states.flat, None, states.starts[[0, 1, 2, 2]], LENGTHS[[0, 1, 2, 2]])
     assert torch.equal(same.take(np.array([3])), rows[2])
 
 

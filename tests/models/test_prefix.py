@@ -83,13 +83,19 @@ def test_the_same_in_two_parts(model_type, top):
 
 @pytest.mark.parametrize("model_type", TINY)
 @pytest.mark.filterwarnings("ignore:optim.peft=")
-def test_which_layers_are_computed(model_type):
+def test_what_is_computed(model_type, monkeypatch):
     model = model_of(model_type, 1)
     beneath, layers = layers_beneath(model.encoder), len(model.encoder.layers())
     seen = computed(model)
     states = model.encoder.below(BATCH, beneath)
     assert set(seen) == set(range(beneath))
     seen.clear()
+    words = model.encoder.backbone.get_input_embeddings()
+    monkeypatch.setattr(
+        type(words),
+        "forward",
+        lambda table, ids: pytest.fail("looked up") if table is words else nn.functional.embedding(ids, table.weight),
+    )
     model(replace(BATCH, states=states))
     assert set(seen) == {*range(beneath, layers), *([0] if model_type in RUNS_FIRST else [])}
 

@@ -70,10 +70,13 @@ def run_below(layers: Sequence[nn.Module], layer: int, run: Callable[[], Any]) -
     return entering[0], Entry(layer, None if beside is None else len(beside), runs_first)
 
 
-def run_above(layers: Sequence[nn.Module], entry: Entry, states: torch.Tensor, run: Callable[[], T]) -> T:
+def run_above(
+    words: nn.Embedding, layers: Sequence[nn.Module], entry: Entry, states: torch.Tensor, run: Callable[[], T]
+) -> T:
     """What a forward comes to that begins at a layer.
 
     Args:
+        words: The table of token ids, in which nothing is looked up.
         layers: As for `run_below`.
         entry: What that gave.
         states: What enters the layer, as it takes it.
@@ -90,9 +93,13 @@ def run_above(layers: Sequence[nn.Module], entry: Entry, states: torch.Tensor, r
         first.remove()  # a layer that is passed several times gets them once
         return (states, *args[1:])
 
+    nothing = states.new_zeros(())
     first = layers[entry.layer].register_forward_pre_hook(begin)
     try:
-        with _instead(below, lambda *args, **named: given[-1]):
+        with (
+            _instead([words], lambda ids: nothing.expand(*ids.shape, words.embedding_dim)),
+            _instead(below, lambda *args, **named: given[-1]),
+        ):
             return run()
     finally:
         for hook in (*hooks, first):

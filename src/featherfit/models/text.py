@@ -78,7 +78,8 @@ class TextEncoder(nn.Module):
         else:
             assert self.entry is not None
             given = in_layout(batch.states, batch.attention_mask, packing)
-            states = run_above(list(self.layers().values()), self.entry, given, run)
+            words = self.backbone.get_input_embeddings()
+            states = run_above(words, list(self.layers().values()), self.entry, given, run)
         if packing is None:
             return POOLINGS[self.pooling](states[batch.attention_mask.bool()], batch.attention_mask.sum(dim=1))
         pooled = POOLINGS[self.pooling](states[0, : packing.real], packing.lengths)

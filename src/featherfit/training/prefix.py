@@ -94,7 +94,7 @@ def with_states(
     total = int(sum(lengths[rows].sum() for rows in plan.batches))
     parts = _computed(model, texts, plan.batches, tokens=tokens, pad_id=pad_id, device=device)
     kept = keep_states(parts, lengths, total, in_memory=in_memory, folder=folder)
-    states = RowStates(kept.flat, kept.starts[plan.same_as], lengths, kept.file)
+    states = RowStates(kept.flat, kept.file, kept.starts[plan.same_as], lengths)
     return replace(dataset, rows=replace(dataset.rows, states=states))
 
 
