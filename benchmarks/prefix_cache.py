@@ -1,7 +1,7 @@
 """What `optim.top_layers` and `optim.prefix_cache` cost and win: time, memory, and scores in languages not trained on.
 
     python benchmarks/prefix_cache.py FOLDER [--top 3 6 all] [--epochs 2 5 10] [--rows 1000] [--tested de ja zh]
-        [--test-rows 100] [--seeds 0] [--set optim.few_shot=on ...] [--json runs.jsonl]
+        [--cache on off] [--test-rows 100] [--seeds 0] [--set optim.few_shot=on ...] [--json runs.jsonl]
 
 FOLDER holds `en_train.tsv` and `<language>_test.tsv` with the columns `text` and `label`. Every fit is the preset
 `multilingual_e5_small` with all epochs taken, in a process of its own; with the cache and without it by turns. A run is a line of
@@ -74,6 +74,7 @@ def main() -> None:
     read.add_argument("folder", type=Path)
     read.add_argument("--top", nargs="+", default=["3", "6", "all"])
     read.add_argument("--epochs", nargs="+", type=int, default=[2, 5, 10])
+    read.add_argument("--cache", nargs="+", default=["on", "off"])
     read.add_argument("--rows", type=int, default=1000)
     read.add_argument("--tested", nargs="+", default=["de", "ja", "zh"])
     read.add_argument("--test-rows", type=int, default=100)
@@ -85,7 +86,7 @@ def main() -> None:
     for seed in asked.seeds:
         for epochs in asked.epochs:
             for top in asked.top:
-                for cache in ("on", "off") if top != "all" else ("off",):
+                for cache in asked.cache if top != "all" else ["off"]:
                     own = {"optim.max_epochs": epochs, "optim.top_layers": None if top == "all" else int(top)}
                     settings = {**own, "optim.prefix_cache": cache, **more}
                     found = apart(asked.folder, asked.rows, asked.tested, asked.test_rows, seed, settings)

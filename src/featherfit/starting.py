@@ -63,7 +63,9 @@ def keep_prefix(run: Run, config: Config, *, contrasts: bool) -> Run:
     except StorageError as error:
         if wanted == "on":
             raise
-        run.reporter.warn(f"The frozen layers are computed again in every epoch. {error}")
+        run.reporter.warn(
+            f"The frozen layers are computed again in every epoch, for the same result up to rounding. {error}"
+        )
         return run
 
 
