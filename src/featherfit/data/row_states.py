@@ -83,7 +83,8 @@ def keep_states(
             keeper.add(states)
             done += len(states)
         assert keeper is not None and done == total
-        return RowStates(*keeper.all_of(states), starts, lengths)
+        flat, file = keeper.all_of(states)
+        return RowStates(flat, file, starts, lengths)
 
 
 class _Memory:

@@ -82,7 +82,8 @@ def run_above(
         states: What enters the layer, as it takes it.
         run: A forward over the same rows.
     """
-    below, given = list(layers[: entry.layer]), []
+    below = list(layers[: entry.layer])
+    given: list[Any] = []
     if entry.runs_first:
         hooks = [below.pop(0).register_forward_hook(lambda module, args, output: given.append(output))]
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import nn
@@ -78,7 +78,7 @@ class TextEncoder(nn.Module):
         else:
             assert self.entry is not None
             given = in_layout(batch.states, batch.attention_mask, packing)
-            words = self.backbone.get_input_embeddings()
+            words: Any = self.backbone.get_input_embeddings()
             states = run_above(words, list(self.layers().values()), self.entry, given, run)
         if packing is None:
             return POOLINGS[self.pooling](states[batch.attention_mask.bool()], batch.attention_mask.sum(dim=1))
