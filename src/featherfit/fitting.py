@@ -21,7 +21,7 @@ from featherfit.preparing import (
     without_odd_rows,
 )
 from featherfit.resuming import planned_before, record_of, refuse_differences, resumed_request
-from featherfit.starting import begins_with_contrast, start_model
+from featherfit.starting import begins_with_contrast, keep_prefix, start_model
 from featherfit.startup import collection_paused
 from featherfit.steps import Run, take_steps, undoing
 
@@ -74,9 +74,11 @@ def run_fit(request: FitRequest, work: Workspace, reporter: Reporter, previous: 
         _note(work, fitted, previous, record)
         run = Run.begun(request, work, fitted, sets, reporter, started, resumes=resumes)
         few = previous is None and begins_with_contrast(run)
+        config = _epochs(fitted.config, few=few)
+        run = keep_prefix(run, config, contrasts=few)
         if previous is None and run.saved is None:
             start_model(run, contrasts=few)
-        return _train(run, _epochs(fitted.config, few=few))
+        return _train(run, config)
 
 
 def _began_from(work: Workspace) -> Fitted | None:
@@ -158,7 +160,7 @@ def _go_on(
     from featherfit.training.device import device_of_fit
 
     before, now = to_flat(previous.config), to_flat(config)
-    fixed = ("model.", "data.", "optim.peft", "optim.lora.", "optim.extra_trainable_params")
+    fixed = ("model.", "data.", "optim.peft", "optim.lora.", "optim.top_layers", "optim.extra_trainable_params")
     changed = [key for key in now if key.startswith(fixed) and now[key] != before[key]]
     if changed:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""A run whose model is new goes in; its model, as training proper is to begin with it, comes out.
+"""A run goes in; its rows and, if it is new, its model, as training proper is to begin with them, come out.
 
 Whatever is done here is done again if the fit is broken off before its first state, and comes out the same.
 """
@@ -6,11 +6,14 @@ Whatever is done here is done again if the fit is broken off before its first st
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from featherfit.errors import ConfigError, Interrupted
+from featherfit.errors import ConfigError, Interrupted, StorageError
 
 if TYPE_CHECKING:
+    from featherfit.config.schema import Config
+    from featherfit.data.dataset import Dataset
     from featherfit.steps import Run
 
 
@@ -29,6 +32,77 @@ def start_model(run: Run, *, contrasts: bool) -> None:
         _contrast(run)
     if contrasts or run.fitted.config.optim.head_init == "probe":
         _probe(run)
+
+
+def keep_prefix(run: Run, config: Config, *, contrasts: bool) -> Run:
+    """The run with what frozen layers make of its rows, as `optim.prefix_cache` asks for.
+
+    Args:
+        run: At its beginning.
+        config: With as many epochs as there will be.
+        contrasts: What `begins_with_contrast` says of it.
+
+    Raises:
+        ConfigError: The settings ask for it, and it cannot be.
+        StorageError: They ask for it, and the disk has no room.
+    """
+    from featherfit.training.prefix import WORTH_IT, share_saved, why_not
+
+    fitted, wanted = run.fitted, config.optim.prefix_cache
+    if wanted == "off":
+        return run
+    reason = why_not(fitted.model, config, fitted.device)
+    if wanted == "on" and reason is not None:
+        raise ConfigError(f"optim.prefix_cache='on' is not possible here: {reason}")
+    if reason is not None or (
+        wanted == "auto" and share_saved(fitted.model, _visits(run, config, contrasts)) < WORTH_IT
+    ):
+        return run
+    try:
+        return replace(run, sets=(_with_states(run, run.sets[0]), _with_states(run, run.sets[1])))
+    except StorageError as error:
+        if wanted == "on":
+            raise
+        run.reporter.warn(
+            f"The frozen layers are computed again in every epoch, for the same result up to rounding. {error}"
+        )
+        return run
+
+
+def _visits(run: Run, config: Config, contrasts: bool) -> float:
+    """How often a training row passes through the model."""
+    from featherfit.training.contrastive import ROWS, STEPS
+    from featherfit.training.loop import make_plan
+
+    rows = len(run.sets[0])
+    plan = make_plan(rows, config)
+    epochs = plan.total_steps / plan.steps_per_epoch
+    return epochs + (STEPS * ROWS / rows if contrasts else 0) + (contrasts or config.optim.head_init == "probe")
+
+
+def _with_states(run: Run, rows: Dataset) -> Dataset:
+    from featherfit.checkpoints.cache import cache_dir
+    from featherfit.models.prefix import layers_beneath
+    from featherfit.training.prefix import IN_MEMORY, with_states
+
+    fitted = run.fitted
+    device, config, longest = fitted.device, fitted.config, rows.longest(fitted.text.max_len)
+    kept = with_states(
+        fitted.model,
+        rows,
+        tokens=device.tokens_per_forward(config.rows_per_forward(training=False), longest, training=False),
+        pad_id=fitted.text.pad_id,
+        device=device,
+        in_memory=0 if config.plans_memory() else IN_MEMORY,
+        folder=cache_dir() / "prefix",
+    )
+    assert kept.rows.states is not None
+    beneath, layers = layers_beneath(fitted.model.text), len(fitted.model.text.layers())
+    run.reporter.info(
+        f"What the lowest {beneath} of {layers} layers make of {len(rows)} rows was computed once, since nothing beneath layer "
+        f"{beneath + 1} trains ({kept.rows.states.told()}); optim.prefix_cache=off computes it in every epoch."
+    )
+    return kept
 
 
 def begins_with_contrast(run: Run) -> bool:

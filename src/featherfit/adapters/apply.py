@@ -17,7 +17,7 @@ from torch import nn
 from featherfit.adapters.base import ADAPTERS, Adapter, Target
 from featherfit.adapters.methods import METHODS, Method
 from featherfit.adapters.norms import norm_parameters
-from featherfit.adapters.targets import compiled, find_targets
+from featherfit.adapters.targets import compiled, depths, find_targets
 from featherfit.config.schema import LoraConfig
 from featherfit.errors import TargetError, did_you_mean
 from featherfit.models.quantized import extra_numbers
@@ -52,17 +52,18 @@ def apply_adapters(model: MultiModalModel, optim: OptimConfig, *, seed: int) -> 
     """Places adapters and decides, once and for all, what trains. Learning rates have no say in it.
 
     Without `optim.peft` everything trains. With it every pretrained encoder is frozen except for: the adapters; biases and norms if
-    the method asks for them; the norm after the last layer, which belongs to the head (AutoMM's depth 0); and whatever
-    `optim.extra_trainable_params` names, as parameters are called in the Hugging Face model. The head always trains.
-    All that trains is float32.
+    the method asks for them, both of the topmost layers only where `optim.top_layers` says how many; the norm after the last
+    layer, which belongs to the head (AutoMM's depth 0); and whatever `optim.extra_trainable_params` names, as parameters are
+    called in the Hugging Face model. The head always trains. All that trains is float32.
 
     Args:
         model: Changed in place.
-        optim: `peft`, `lora` and `extra_trainable_params` are read.
+        optim: `peft`, `lora`, `top_layers` and `extra_trainable_params` are read.
         seed: Seed of the adapters' initial weights; torch's global generator is left alone.
 
     Raises:
-        TargetError: No target found, nothing for the method to train, or more than half of the encoder would train.
+        TargetError: No target found, nothing for the method to train, an encoder of fewer layers than `top_layers`, or more than
+            half of the encoder would train.
     """
     encoders = model.pretrained()
     extra = _extra_parameters(encoders, optim.extra_trainable_params)
@@ -71,9 +72,12 @@ def apply_adapters(model: MultiModalModel, optim: OptimConfig, *, seed: int) -> 
         _to_float32(model)
         return AdapterReport(0, [], _count(model))
     method = METHODS[optim.peft]
+    _check_top(encoders, optim.top_layers)
     notes, placed = (_unused_settings(optim, method) if encoders else []), []
     found = {name: _targets(encoder, name, encoders, optim, method) for name, encoder in encoders.items()}
-    chosen = {name: _method_parameters(encoder, optim.peft, method) for name, encoder in encoders.items()}
+    chosen = {
+        name: _method_parameters(encoder, optim.peft, method, optim.top_layers) for name, encoder in encoders.items()
+    }
     _freeze_pretrained(model)
     for name, encoder in encoders.items():
         targets, said = found[name]
@@ -105,7 +109,7 @@ def _targets(
     if method.adapter is None:
         return [], []
     try:
-        return find_targets(encoder, optim.lora), []
+        return find_targets(encoder, optim.lora, optim.top_layers), []
     except TargetError as error:
         if all(_has_no_targets(other, optim) for key, other in encoders.items() if key != name):
             raise
@@ -114,7 +118,7 @@ def _targets(
 
 def _has_no_targets(encoder: TextEncoder, optim: OptimConfig) -> bool:
     try:
-        return not find_targets(encoder, optim.lora)
+        return not find_targets(encoder, optim.lora, optim.top_layers)
     except TargetError:
         return True
 
@@ -146,12 +150,29 @@ def no_decay(model: MultiModalModel) -> set[str]:
     return names
 
 
-def _method_parameters(encoder: TextEncoder, peft: str, method: Method) -> tuple[list[nn.Parameter], list[str]]:
+def _check_top(encoders: Mapping[str, TextEncoder], top: int | None) -> None:
+    layers = {name: len(encoder.layers()) for name, encoder in encoders.items()}
+    least = min(layers.values(), default=0)
+    if top is not None and layers and top > least:
+        counted = " and ".join(f"{name} has {count}" for name, count in layers.items())
+        raise TargetError(
+            f"optim.top_layers={top}: there are not so many layers with weights of their own; {counted}. Allowed: 1 to {least}, or "
+            "null for all of them and what they are fed from."
+        )
+
+
+def _method_parameters(
+    encoder: TextEncoder, peft: str, method: Method, top: int | None
+) -> tuple[list[nn.Parameter], list[str]]:
     """Biases and norms that the method trains, and notes where there are none."""
     biases = [p for name, p in encoder.named_parameters() if name.rpartition(".")[2] == "bias"]
     biases = [*biases, *_bias_tables(encoder)] if method.biases else []
     norms = list(norm_parameters(encoder).values()) if method.norms else []
     wanted = "biases or norms" if method.norms else "biases"
+    if top is not None:
+        depth = depths(encoder)
+        biases, norms = ([p for p in found if depth[id(p)] <= top] for found in (biases, norms))
+        wanted += f" in the topmost {top} layers (optim.top_layers)"
     if not method.biases or biases or norms:
         return [*biases, *norms], []
     if method.adapter is None:

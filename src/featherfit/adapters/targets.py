@@ -17,13 +17,18 @@ if TYPE_CHECKING:
     from featherfit.models.text import TextEncoder
 
 
-def find_targets(encoder: TextEncoder, config: LoraConfig) -> list[Target]:
+def find_targets(encoder: TextEncoder, config: LoraConfig, top: int | None = None) -> list[Target]:
     """The linear layers that `optim.lora.filter` and `optim.lora.module_filter` select, from the input up.
 
     A filter that is a word is a named set, looked up in the encoder's family. A filter that is a list follows AutoMM's
     rule: each regular expression is `re.match`ed with a layer's own name (`query` matches `query_proj`; `^q$` does not).
     The module filter is `re.match`ed with the full name, in the Hugging Face model, of the module that holds the layer.
     Whatever matches and is no linear layer is passed over.
+
+    Args:
+        encoder: Without adapters.
+        config: `filter` and `module_filter` are read.
+        top: `optim.top_layers`; what lies beneath is passed over.
 
     Raises:
         TargetError: Nothing matches, one of several expressions matches nothing, an expression is malformed, or the set
@@ -35,7 +40,13 @@ def find_targets(encoder: TextEncoder, config: LoraConfig) -> list[Target]:
         targets = _by_expression(encoder, list(config.filter))
     if config.module_filter is not None:
         targets = _within(encoder, targets, config.module_filter)
-    return targets
+    return targets if top is None else _on_top(encoder, targets, top)
+
+
+def depths(encoder: TextEncoder) -> dict[int, int]:
+    """Depth of every parameter, as `layer_ids` counts, by its `id`."""
+    ids = encoder.layer_ids()
+    return {id(parameter): ids[name] for name, parameter in encoder.named_parameters()}
 
 
 def compiled(key: str, patterns: list[str]) -> list[re.Pattern[str]]:
@@ -103,6 +114,17 @@ def _within(encoder: TextEncoder, targets: list[Target], patterns: list[str]) ->
         for target in targets
         if any(expression.match(target.name.rpartition(".")[0]) for expression in expressions)
     ]
+
+
+def _on_top(encoder: TextEncoder, targets: list[Target], top: int) -> list[Target]:
+    depth = depths(encoder)
+    chosen = [target for target in targets if depth[id(target.linear.weight)] <= top]
+    if not chosen:
+        raise TargetError(
+            f"optim.top_layers={top}: the filters select nothing in the topmost {top} of {len(encoder.layers())} layers, only "
+            f"{targets[-1].name!r} and the like. Raise optim.top_layers, or widen optim.lora.module_filter."
+        )
+    return chosen
 
 
 def _candidates(encoder: TextEncoder) -> str:

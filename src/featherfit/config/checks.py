@@ -85,6 +85,16 @@ def contradictions(flat: Mapping[str, Any]) -> list[str]:
             f"optim.validation_average={flat['optim.validation_average']!r} averages slices, and optim.validation_by does not "
             "say by which column. Set it too, such as to 'language'."
         )
+    if flat.get("optim.peft", "") is None and flat.get("optim.top_layers") is not None:
+        problems.append(
+            f"optim.top_layers={flat['optim.top_layers']} says where a parameter-efficient method trains, and with optim.peft=null "
+            "everything does. Give optim.peft one, such as 'lora', or leave top_layers out."
+        )
+    if flat.get("optim.peft", "") is None and flat.get("optim.prefix_cache") == "on":
+        problems.append(
+            "optim.prefix_cache='on' keeps what frozen layers make of the rows, and with optim.peft=null none are frozen. Give "
+            "optim.peft a parameter-efficient method, or leave prefix_cache out."
+        )
     names = flat.get("model.names", ["hf_text"])
     for kind in ("categorical", "numerical"):
         if flat.get(f"data.{kind}.convert_to_text") and "hf_text" not in names:

@@ -179,6 +179,14 @@ class OptimConfig:
         "ia3_bias", "Parameter-efficient method, or null to train the whole encoder.", choices=(*PEFT_METHODS, None)
     )
     lora: LoraConfig = section(LoraConfig)
+    top_layers: int | None = option(
+        None, "Adapters, biases and norms train in so many layers, counted from the top; null for all of them.", low=1
+    )
+    prefix_cache: str = option(
+        "auto",
+        "Compute what the frozen layers beneath all that trains make of a row once and keep it; auto where that is quicker.",
+        choices=("auto", "on", "off"),
+    )
     extra_trainable_params: list[str] = option(
         [], "Regular expressions; encoder parameters whose full name they `re.match` train too."
     )

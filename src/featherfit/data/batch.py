@@ -78,6 +78,7 @@ def collate(
         weights=None if weights is None else torch.from_numpy(weights[positions].astype(np.float32)),
         rows=torch.from_numpy(positions),
         parts={name: part.tensors(positions) for name, part in parts.items()},
+        states=None if rows.states is None else rows.states.take(positions),
     )
 
 

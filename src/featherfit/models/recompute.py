@@ -7,6 +7,7 @@ the input may wait in the host's memory meanwhile.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -50,12 +51,13 @@ def turn_off_dropout(model: nn.Module, *more: str) -> None:
                 setattr(module, name, 0.0)
 
 
-def has_dropout(module: nn.Module) -> bool:
-    """Whether a dropout of the module or one inside it has a rate above 0."""
+def has_dropout(module: nn.Module, apart: Collection[int] = ()) -> bool:
+    """Whether a dropout of the module or one inside it has a rate above 0; those whose `id` is in `apart` do not count."""
     return any(
         (isinstance(part, nn.Dropout) and part.p > 0)
         or any(isinstance(rate := getattr(part, name, None), float) and rate > 0 for name in DROPOUT_RATES)
         for part in module.modules()
+        if id(part) not in apart
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from featherfit.models.attention import IMPLEMENTATION, register_attention
 from featherfit.models.generic import generic_family
 from featherfit.models.packing import Packing, pack
 from featherfit.models.pooling import POOLINGS
+from featherfit.models.prefix import Entry, in_layout, row_after_row, run_above, run_below
 from featherfit.models.recompute import has_dropout, recompute, turn_off_dropout
 from featherfit.types import PoolingMode
 
@@ -30,6 +32,8 @@ class TextEncoder(nn.Module):
     Attributes:
         backbone: The Hugging Face model, encoder only.
         family: Names inside the backbone.
+        listed: Whether the family is one we list, not worked out from the modules.
+        entry: Where forwards begin that are given states; None until `below` was called.
         pooling: How token states become one vector: `cls`, `mean` or `last`.
         out_dim: Width D of the vector.
     """
@@ -51,7 +55,8 @@ class TextEncoder(nn.Module):
             )
         self.backbone = backbone
         listed = family_of(backbone.config.model_type)
-        self._listed: bool = listed is not None
+        self.listed: bool = listed is not None
+        self.entry: Entry | None = None
         self.family: Family = listed or generic_family(backbone)
         self.pooling: str = pooling or self.family.pooling
         self.out_dim: int = backbone.config.hidden_size
@@ -66,12 +71,43 @@ class TextEncoder(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Pooled states, (B, D) float32. `batch` is padded on the right."""
-        return self._packed(batch) if self.family.packs else self._padded(batch)
+        packing = self._packing(batch)
+        run = partial(self._states, batch, packing)
+        if batch.states is None:
+            states = run()
+        else:
+            assert self.entry is not None
+            given = in_layout(batch.states, batch.attention_mask, packing)
+            words: Any = self.backbone.get_input_embeddings()
+            states = run_above(words, list(self.layers().values()), self.entry, given, run)
+        if packing is None:
+            return POOLINGS[self.pooling](states[batch.attention_mask.bool()], batch.attention_mask.sum(dim=1))
+        pooled = POOLINGS[self.pooling](states[0, : packing.real], packing.lengths)
+        return pooled[packing.order.argsort()]
 
-    def _packed(self, batch: Batch) -> torch.Tensor:
-        """The backbone over the rows' tokens one after another: nothing is computed for padding."""
-        packing = pack(batch.attention_mask, self.backbone.config.num_attention_heads)
-        states = self.backbone(
+    def below(self, batch: Batch, layer: int) -> torch.Tensor:
+        """What enters a layer, counted from 0: (T, D) of the tokens without padding, one row after another.
+
+        Batches with `states` enter that layer from here on.
+
+        Args:
+            batch: Padded on the right.
+            layer: From 1.
+        """
+        packing = self._packing(batch)
+        states, self.entry = run_below(list(self.layers().values()), layer, partial(self._states, batch, packing))
+        return row_after_row(states, batch.attention_mask, packing)
+
+    def _packing(self, batch: Batch) -> Packing | None:
+        return pack(batch.attention_mask, self.backbone.config.num_attention_heads) if self.family.packs else None
+
+    def _states(self, batch: Batch, packing: Packing | None) -> torch.Tensor:
+        """The backbone's last states; over the rows' tokens one after another, where nothing is computed for padding, if packed."""
+        if packing is None:
+            return self.backbone(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, **self._segments(batch, None)
+            ).last_hidden_state
+        return self.backbone(
             input_ids=batch.input_ids.flatten()[packing.tokens].unsqueeze(0),
             position_ids=(packing.positions + self._first_position).unsqueeze(0),
             # A mask of four dimensions is handed through as it is; any other would be expanded to (T, T).
@@ -79,14 +115,6 @@ class TextEncoder(nn.Module):
             packing=packing,
             **self._segments(batch, packing),
         ).last_hidden_state
-        pooled = POOLINGS[self.pooling](states[0, : packing.real], packing.lengths)
-        return pooled[packing.order.argsort()]
-
-    def _padded(self, batch: Batch) -> torch.Tensor:
-        states = self.backbone(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, **self._segments(batch, None)
-        ).last_hidden_state
-        return POOLINGS[self.pooling](states[batch.attention_mask.bool()], batch.attention_mask.sum(dim=1))
 
     def _segments(self, batch: Batch, packing: Packing | None) -> dict[str, torch.Tensor]:
         if not self._takes_segments or batch.token_type_ids is None:
@@ -130,5 +158,5 @@ class TextEncoder(nn.Module):
         tidy = Tidier()
         for layer in self.layers().values():
             # Where a layer that is not listed keeps its rates of dropout is anyone's guess.
-            draws = not self._listed or has_dropout(layer)
+            draws = not self.listed or has_dropout(layer)
             recompute(layer, offload=offload, draws=draws, tidy=tidy)

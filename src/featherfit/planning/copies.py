@@ -89,7 +89,7 @@ def small_copy(architecture: Architecture, layers: int, *, reorders: bool) -> Mu
 
     Args:
         architecture: Of the run. Expressions that name parameters of single layers, which the copy may not have, are
-            left out.
+            left out, and adapters are in all of its layers.
         layers: Number of layers.
         reorders: Whether the whole model keeps reordered copies of its matrices.
     """
@@ -197,7 +197,7 @@ def _prepared(
 
 def _without_names(config: Config) -> Config:
     lora = replace(config.optim.lora, module_filter=None)
-    return replace(config, optim=replace(config.optim, lora=lora, extra_trainable_params=[]))
+    return replace(config, optim=replace(config.optim, lora=lora, top_layers=None, extra_trainable_params=[]))
 
 
 @contextlib.contextmanager

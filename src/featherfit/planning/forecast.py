@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -64,7 +64,10 @@ class Forecast:
         architecture = self.task.architecture
         model = whole_model(architecture)
         self.weights = weights_of(model, architecture, self.task.rows.ids)
-        self.depth = depth_of(model)
+        self.depth = self.trained = depth_of(model)
+        top = architecture.config.optim.top_layers
+        if top is not None and model.encoder is not None:
+            self.trained = self.depth * top // len(model.encoder.layers())
         self.padded = model.padded
         self.checkpoints: bool = architecture.config.model.hf_text.gradient_checkpointing
 
@@ -164,25 +167,31 @@ class Forecast:
         return step, step * math.ceil(self.task.total_rows / self.task.architecture.config.env.batch_size)
 
     def _seconds(self, forward: Forward, checkpointing: bool) -> float:
-        line = seconds_of(
-            with_checkpointing(self.task.architecture, checkpointing),
-            forward,
-            depth=self.depth,
-            reorders=self.weights.reorders,
-            objective=self.task.objective,
-        )
-        return line.at(self.depth)
+        def line(forward: Forward) -> Line:
+            return seconds_of(
+                with_checkpointing(self.task.architecture, checkpointing),
+                forward,
+                depth=self.depth,
+                reorders=self.weights.reorders,
+                objective=self.task.objective,
+            )
+
+        beneath = self.depth - self.trained  # no backward pass gets there
+        below = beneath * line(replace(forward, training=False)).per_layer if beneath else 0.0
+        return line(forward).at(self.trained) + below
 
     def _taken(self, forwards: list[Forward], checkpointing: bool) -> int:
         """Bytes the process grows by: what is in use, and what was freed and cannot be used again.
 
         What a layer that recomputes frees is what another one keeps, so it leaves as much behind.
         """
-        used, architecture = self._most(forwards, checkpointing, self.depth), self.task.architecture
+        # Layers beneath all that trains keep nothing.
+        layers, architecture = self.trained if forwards[0].training else self.depth, self.task.architecture
+        used = self._most(forwards, checkpointing, layers)
         if architecture.config.plans_memory() or architecture.device.place.type != "cpu":
             return round((1 + _SMALL_BLOCKS) * used)
         if checkpointing:
-            return round(used + _KEPT_TIDIED * self._most(forwards, False, min(self.depth, TIDIED_AFTER)))
+            return round(used + _KEPT_TIDIED * self._most(forwards, False, min(layers, TIDIED_AFTER)))
         return round((1 + _KEPT) * used)
 
     def _most(self, forwards: list[Forward], checkpointing: bool, layers: int) -> float:

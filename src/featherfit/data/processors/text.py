@@ -22,6 +22,7 @@ from featherfit.config.schema import HfTextConfig
 from featherfit.data.messages import lacking_columns, some
 from featherfit.data.processors.cells import column_texts, written
 from featherfit.data.processors.tokens import TokenLists, encode
+from featherfit.data.row_states import RowStates
 from featherfit.data.token_cache import encode_once
 from featherfit.errors import CheckpointError, ConfigError, DataError
 from featherfit.memory import release_freed_memory
@@ -55,6 +56,7 @@ class TokenizedRows:
         lengths: Tokens per row, (rows,) int64.
         truncated: Rows that were too long and lost tokens.
         lost: How many tokens they lost together.
+        states: What the lowest layers of the text encoder make of the rows; None where that was not computed beforehand.
     """
 
     ids: Sequence[np.ndarray]
@@ -62,6 +64,7 @@ class TokenizedRows:
     lengths: np.ndarray
     truncated: int
     lost: int = 0
+    states: RowStates | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
