@@ -92,7 +92,7 @@ class MultiModalPredictor(FittedFacts, Serving):
         Args:
             train_data: DataFrame (pandas, polars), pyarrow Table, `datasets.Dataset`, or path of a CSV, TSV, Parquet or
                 JSON-lines file.
-            presets: Name of a preset.
+            presets: Name of a preset, or two joined, such as `multilingual+best_quality` (docs/recipes.md).
             tuning_data: Rows to validate on; default: a holdout of the training rows, by AutoMM's rule.
             time_limit: Seconds after which training stops, preparation included.
             save_path: Folder for the artifact instead of `path`.

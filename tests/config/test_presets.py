@@ -3,7 +3,7 @@
 import pytest
 
 from featherfit.config.dotted import build_config
-from featherfit.config.presets import PRESETS, SAME_AS, preset_overrides
+from featherfit.config.presets import PRESETS, QUALITIES, SAME_AS, preset_overrides
 from featherfit.errors import ConfigError
 
 NAMES = "medium_quality, high_quality, best_quality, multilingual, multilingual_e5_small, multilingual_mdeberta"
@@ -82,6 +82,33 @@ def test_what_was_chosen_for_a_method_goes_with_it():
     assert preset_overrides("multilingual_e5_small", has_gpu=False, own_method=True) == (E5, [])
     assert preset_overrides("multilingual", has_gpu=False, own_method=True)[0] == E5
     assert preset_overrides("best_quality", has_gpu=False, own_method=True)[0]["optim.peft"] is None
+
+
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_a_multilingual_preset_goes_with_a_quality(quality):
+    joined, (note,) = preset_overrides(f"Multilingual + {quality}", has_gpu=False)
+    assert (joined, []) == preset_overrides(f"{quality}+multilingual_e5_small", has_gpu=False)
+    assert f"means 'multilingual_e5_small+{quality}'" in note
+    assert joined["model.hf_text.checkpoint_name"] == E5["model.hf_text.checkpoint_name"]
+    build_config(joined)
+    build_config(preset_overrides(f"multilingual+{quality}", has_gpu=True)[0])
+    assert preset_overrides(f"multilingual+{quality}", has_gpu=False, own_method=True)[0] == E5
+
+
+def test_what_the_qualities_change():
+    medium, high, best = (preset_overrides(f"multilingual_e5_small+{one}", has_gpu=False)[0] for one in QUALITIES)
+    assert high == preset_overrides("multilingual_e5_small", has_gpu=False)[0]
+    assert {key: medium[key] for key in medium.keys() - high.keys()} == {"optim.top_layers": 3}
+    assert best["optim.lora.filter"] == "all-linear"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["multilingual+multilingual", "medium_quality+best_quality", "multilingual+best_quality+high_quality"],
+)
+def test_others_do_not_go_together(name):
+    with pytest.raises(ConfigError, match="a multilingual preset goes with one quality"):
+        preset_overrides(name, has_gpu=False)
 
 
 def test_every_preset_is_documented():

@@ -29,7 +29,7 @@ Levels = Annotated[
 ]
 Weight = Annotated[str | None, typer.Option(help="Column of the weights of training rows.")]
 Weighs = Annotated[bool, typer.Option("--weight-evaluation", help="Weigh rows by it when they are scored too.")]
-Preset = Annotated[str | None, typer.Option(help="Preset, such as multilingual.")]
+Preset = Annotated[str | None, typer.Option(help="Preset, such as multilingual, or multilingual+best_quality.")]
 Tuning = Annotated[str | None, typer.Option(help="Rows to validate on; default: a holdout.")]
 ColumnTypes = Annotated[
     list[str] | None, typer.Option(metavar="NAME=TYPE", help="Type of a column, not inferred; may be given again.")
