@@ -72,5 +72,7 @@ def test_nothing_random_is_drawn_from_the_callers_numbers():
 
 def test_expressions_for_single_layers_are_left_out(tmp_path):
     folder = write_checkpoint(tmp_path / "c")
-    architecture = architecture_of(folder, optim__extra_trainable_params=[".*layer.1.*LayerNorm.*"])
+    architecture = architecture_of(
+        folder, optim__peft="lora", optim__top_layers=2, optim__extra_trainable_params=[".*layer.1.*LayerNorm.*"]
+    )
     assert small_copy(replace(architecture, outputs=3), 1, reorders=False) is not None

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_checkpoints import reviews, same, settings, weights
+from tiny_checkpoints import reviews, same, settings, weights, write_checkpoint
+from tiny_models import TINY
 
 from featherfit import MultiModalPredictor
 from featherfit.errors import ConfigError
+from featherfit.models.backbone import build_backbone_from_config
+from featherfit.planning.copies import cut_config
 from featherfit.planning.task import LONGEST, SAMPLE, sampled
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "planner.py"
@@ -135,3 +138,19 @@ def test_forecasts_beside_measured_peaks(run, tmp_path):
     subprocess.run([sys.executable, str(BENCHMARK), "--only", run, "--json", str(out)], check=True, capture_output=True)
     (line,) = json.loads(out.read_text())
     assert abs(line["error"]) < 0.1
+
+
+def test_layers_beneath_all_that_trains_keep_nothing(tmp_path):
+    """Of six layers one trains: a fit keeps the activations of that one."""
+    folder = write_checkpoint(tmp_path / "six")
+    build_backbone_from_config(cut_config(TINY["bert"], 6)).save_pretrained(folder)
+    plans = [
+        MultiModalPredictor(label="label", verbosity=0).plan(
+            reviews(), hyperparameters=settings(folder, optim__peft="lora", optim__top_layers=top)
+        )
+        for top in (None, 6, 1)
+    ]
+    whole, six, one = (plan.phases["training"]["activations"] for plan in plans)
+    assert six == pytest.approx(whole, rel=0.01) and one < 0.5 * whole
+    assert [plan.trainable for plan in plans] == [plans[0].trainable, plans[0].trainable, plans[2].trainable]
+    assert plans[2].trainable < plans[0].trainable
