@@ -1,12 +1,17 @@
 """How long `predict_file` takes and how much memory it needs, against the number of rows and against their length.
 
-    python benchmarks/scaling.py [FOLDER] [--rows 1000 10000 ...] [--tokens 8 64 ...] [--columns] [--json] [--plot FILE]
+    python benchmarks/scaling.py [FOLDER] [--rows 1000 10000 ...] [--tokens 8 64 ...] [--columns] [--fit-steps N]
+        [--json] [--plot FILE]
 
 FOLDER is a fitted predictor whose text column is called `text`; without one, one is fitted here. Texts are put together
 from the demo's own sentences. Every measurement runs in a process of its own, after a warm-up, so that its peak memory
 is its own: peak is the highest resident set (VmHWM) from start to end, growth is what prediction added to the
-resident set of the loaded and warmed predictor. With `--columns` every row has a category, a number, a truth value and a date
-besides its text, and what is measured also reads the whole table and splits it into training and validation rows.
+resident set of the loaded and warmed predictor.
+
+With `--columns` every row has a category, a number, a truth value and a date besides its text, and a label. The process then
+also reads the whole table and splits it into training and validation rows, as a fit does, before it predicts; its peak
+is that of all three. With `--fit-steps N`, a further process fits a predictor to each file for N steps, whole tables being read,
+looked through, split and tokenized for that.
 """
 
 from __future__ import annotations
@@ -32,6 +37,10 @@ FIT_ROWS = 300
 WARM_ROWS = 256
 PIECE = 50_000
 """Rows of a synthetic file that are made at a time."""
+MORE = {
+    "read_seconds": "read and split, s", "read_peak_mb": "peak by then, MB", "fit_seconds": "fit, s", "fit_peak_mb": "peak of the fit, MB"
+}  # fmt: skip
+"""Further columns of the tables, of what was measured."""
 SHORT_WORDS = 5
 """Words of a short text, which make about 8 tokens with the two special ones."""
 
@@ -45,7 +54,7 @@ def fit(folder: Path, *, columns: bool) -> Path:
 
     train = demo_table("en", "train")[["text", "label"]].head(FIT_ROWS)
     if columns:
-        train = train.assign(**pd.DataFrame(columns_of(len(train), seed=0), index=train.index))
+        train = train[["text"]].assign(**pd.DataFrame(columns_of(len(train), seed=0), index=train.index))
     predictor = MultiModalPredictor(label="label", path=folder, verbosity=1)
     predictor.fit(train, presets="multilingual_e5_small", hyperparameters="optim.max_epochs=1")
     return folder
@@ -80,7 +89,7 @@ def long_texts(rows: int, tokens: int, tokens_per_word: float, seed: int) -> Ite
 
 
 def columns_of(rows: int, seed: int) -> dict[str, Any]:
-    """A category, a number, a truth value and a date for each row, each missing now and then."""
+    """A category, a number, a truth value and a date for each row, missing now and then, and a label."""
     import numpy as np
     import pandas as pd
 
@@ -88,11 +97,13 @@ def columns_of(rows: int, seed: int) -> dict[str, Any]:
     gaps = draw.random((3, rows)) < 0.05
     colour = np.where(gaps[0], None, draw.choice([f"shade {place}" for place in range(30)], rows))
     when = pd.Timestamp("2020-01-01") + pd.to_timedelta(draw.integers(0, 10**8, rows), unit="s")
+    price = np.exp(draw.normal(size=rows))
     return {
         "colour": colour.astype(object),
-        "price": np.where(gaps[1], np.nan, np.exp(draw.normal(size=rows))),
+        "price": np.where(gaps[1], np.nan, price),
         "member": draw.random(rows) < 0.5,
         "when": when.where(~gaps[2]),
+        "label": np.where(np.log(price) + draw.normal(size=rows) > 0, "dear", "cheap").astype(object),
     }
 
 
@@ -121,7 +132,7 @@ def read_and_split(source: str) -> tuple[int, int]:
     from featherfit.data.split import split_holdout
 
     frame = load_table(source)
-    schema = infer_schema(frame, "member")
+    schema = infer_schema(frame, "label")
     train, held = split_holdout(frame, schema, None, seed=0)
     return len(train), len(held)
 
@@ -138,9 +149,12 @@ def measure_here(folder: str, source: str, target: str, chunk_rows: int) -> dict
     tokens = predictor._require().text(head).lengths.mean()
     predictor.predict(head)
     loaded = peak_mb()
+    found: dict[str, float] = {}
+    if "label" in head.columns:
+        started = time.perf_counter()
+        found["train_rows"], found["validation_rows"] = read_and_split(source)
+        found["read_seconds"], found["read_peak_mb"] = time.perf_counter() - started, peak_mb()
     started = time.perf_counter()
-    if "member" in head.columns:
-        read_and_split(source)
     written = predictor.predict_file(source, target, proba=True, chunk_rows=chunk_rows)
     seconds = time.perf_counter() - started
     peak = peak_mb()
@@ -152,17 +166,39 @@ def measure_here(folder: str, source: str, target: str, chunk_rows: int) -> dict
         "rows_per_second": written.rows / seconds,
         "peak_mb": peak,
         "growth_mb": peak - loaded,
+        **found,
     }
 
 
-def measure(folder: Path, texts: Iterator[str], chunk_rows: int, *, columns: bool) -> dict[str, float]:
-    """`measure_here` in a new process, on a file of these texts."""
+def fit_here(source: str, steps: int) -> dict[str, float]:
+    """Fits a predictor to one file for so many steps, with AutoMM's holdout, and says what that took. In its own process."""
+    from featherfit import MultiModalPredictor
+
+    settings = {"optim.max_steps": steps, "optim.top_k": 1}
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as place:
+        predictor = MultiModalPredictor(label="label", path=Path(place) / "model", verbosity=0)
+        predictor.fit(source, hyperparameters=settings)
+        summary = predictor.fit_summary()
+    return {"fit_seconds": time.perf_counter() - started, "fit_peak_mb": peak_mb(), "fit_steps": summary["steps"]}
+
+
+def measure(folder: Path, texts: Iterator[str], options: argparse.Namespace) -> dict[str, float]:
+    """`measure_here`, and `fit_here` where that is asked for, each in a new process, on a file of these texts."""
     with tempfile.TemporaryDirectory() as place:
         source = Path(place) / "source.parquet"
-        write_texts(source, texts, columns=columns)
-        words = [str(folder), str(source), str(Path(place) / "target.parquet"), str(chunk_rows)]
-        command = [sys.executable, __file__, "--child", *words]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        write_texts(source, texts, columns=options.columns)
+        target = str(Path(place) / "target.parquet")
+        found = child("--child", str(folder), str(source), target, str(options.chunk_rows))
+        if options.fit_steps:
+            found |= child("--fit-child", str(source), str(options.fit_steps))
+    return found
+
+
+def child(*words: str) -> dict[str, float]:
+    """What this script prints in a process of its own."""
+    command = [sys.executable, __file__, *words]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     if done.returncode:
         sys.exit(f"The measurement failed:\n{done.stderr}")
     return json.loads(done.stdout)
@@ -194,14 +230,12 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All measurements."""
     by_rows, by_tokens = [], []
     for rows in options.rows:
-        by_rows.append(measure(folder, short_texts(rows, seed=rows), options.chunk_rows, columns=options.columns))
+        by_rows.append(measure(folder, short_texts(rows, seed=rows), options))
         show(by_rows[-1:], f"{rows} rows")
     ratio = tokens_per_word(folder) if options.tokens else 0.0
     for tokens in options.tokens:
         texts = long_texts(options.token_rows, tokens, ratio, seed=tokens)
-        by_tokens.append(
-            {**measure(folder, texts, options.chunk_rows, columns=options.columns), "wanted_tokens": tokens}
-        )
+        by_tokens.append({**measure(folder, texts, options), "wanted_tokens": tokens})
         show(by_tokens[-1:], f"{tokens} tokens")
     return {
         "by_rows": by_rows,
@@ -222,6 +256,10 @@ def show(results: list[dict[str, float]], title: str = "") -> None:
             f" | {result['seconds']:9.2f} s | {result['rows_per_second']:9.1f} rows/s | peak {result['peak_mb']:7.0f} MB"
             f" | growth {result['growth_mb']:6.0f} MB"
         )
+        if "read_seconds" in result:
+            line += f" | read and split {result['read_seconds']:.1f} s, peak {result['read_peak_mb']:.0f} MB"
+        if "fit_seconds" in result:
+            line += f" | fit {result['fit_seconds']:.0f} s, peak {result['fit_peak_mb']:.0f} MB"
         print(line, file=sys.stderr, flush=True)
 
 
@@ -230,12 +268,13 @@ def table(result: dict[str, Any]) -> str:
     lines = []
     for name, first in (("by_rows", "rows"), ("by_tokens", "tokens")):
         if result[name]:
+            more = {key: title for key, title in MORE.items() if key in result[name][0]}
             lines += [
-                f"| {first} | seconds | rows/s | peak MB | growth MB | computed |",
-                "|---:|---:|---:|---:|---:|---:|",
+                f"| {' | '.join((first, 'seconds', 'rows/s', 'peak MB', 'growth MB', 'computed', *more.values()))} |",
+                f"|{'---:|' * (6 + len(more))}",
                 *(
                     f"| {r[first]:,.0f} | {r['seconds']:.2f} | {r['rows_per_second']:.1f} | {r['peak_mb']:.0f} "
-                    f"| {r['growth_mb']:.0f} | {r['distinct']:.1%} |"
+                    f"| {r['growth_mb']:.0f} | {r['distinct']:.1%} |{''.join(f' {r[key]:.0f} |' for key in more)}"
                     for r in result[name]
                 ),
                 "",
@@ -275,6 +314,9 @@ def main() -> None:
         folder, source, target, chunk_rows = sys.argv[2:]
         print(json.dumps(measure_here(folder, source, target, int(chunk_rows))))
         return
+    if sys.argv[1:2] == ["--fit-child"]:
+        print(json.dumps(fit_here(sys.argv[2], int(sys.argv[3]))))
+        return
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -283,10 +325,15 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="*", default=[8, 16, 32, 64, 128, 256, 512])
     parser.add_argument("--token-rows", type=int, default=256, help="rows of each file of --tokens")
     parser.add_argument("--columns", action="store_true", help="rows have four columns besides their text")
+    parser.add_argument(
+        "--fit-steps", type=int, default=0, help="fit to each file for so many steps too; needs --columns"
+    )
     parser.add_argument("--chunk-rows", type=int, default=20_000)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--plot", type=Path, help="draw into this file (.png, .svg, .pdf)")
     options = parser.parse_args()
+    if options.fit_steps and not options.columns:
+        parser.error("--fit-steps needs the label that --columns brings")
     with tempfile.TemporaryDirectory() as place:
         result = run(options, options.folder or fit(Path(place) / "predictor", columns=options.columns))
     print(json.dumps(result, indent=2) if options.json else table(result))

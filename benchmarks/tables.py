@@ -1,13 +1,14 @@
 """Tables of text and columns: featherfit, AutoMM on the same checkpoint, and a classical baseline, on the same rows.
 
     python benchmarks/tables.py FOLDER --dataset drug_reviews|movies [--seeds 0 1 2] [--only featherfit automm classical]
-        [--rows N] [--epochs N] [--venv DIR] [--json FILE] [--plot FILE]
+        [--rows N] [--epochs N] [--automm-bfloat16] [--venv DIR] [--json FILE] [--plot FILE]
 
 FOLDER holds a folder for each data set, with `train.tsv` and `test.tsv`. featherfit and AutoMM run at their defaults with
 multilingual-e5-small as the text encoder, each in a process of its own without a GPU; AutoMM in an environment of its own
-(`versus_environment.py`), with its text augmentation off, which would download word lists. The classical baseline is
-scikit-learn's HistGradientBoosting over numbers, dates, categories, and the first 64 components of the TF-IDF of every column of
-strings. `text` and `columns` are featherfit with one of its two encoders.
+(`versus_environment.py`), with its text augmentation off, which would download word lists; `--automm-bfloat16` lets torch round
+the factors of its products to bfloat16, as featherfit does where the CPU multiplies that, which takes half the time. The classical baseline is
+scikit-learn's HistGradientBoosting over numbers, dates, and the first 64 components of the TF-IDF of every column of strings, in
+the best of four ways to read these (words or pairs of them, codes of values or none) by cross-validation on the training rows. `text` and `columns` are featherfit with one of its two encoders.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ DEFAULT = ("featherfit", "automm", "classical")
 
 COMPONENTS = 64
 """Components of a column's TF-IDF that the trees see, at most."""
+
+WAYS = [{"words": words, "codes": codes} for words in (1, 2) for codes in (False, True)]
+"""How strings may be read by the trees."""
 
 
 def read(path: str) -> pd.DataFrame:
@@ -64,8 +68,11 @@ def score_featherfit(job: dict[str, Any], train: pd.DataFrame, test: pd.DataFram
 
 def score_automm(job: dict[str, Any], train: pd.DataFrame, test: pd.DataFrame) -> float:
     """AutoMM's default call, with the checkpoint given."""
+    import torch
     from autogluon.multimodal import MultiModalPredictor
 
+    if job["automm_bfloat16"]:
+        torch.set_float32_matmul_precision("medium")
     overrides: dict[str, Any] = {
         "model.hf_text.checkpoint_name": job["checkpoint"],
         "model.hf_text.text_trivial_aug_maxscale": 0.0,
@@ -81,12 +88,26 @@ def score_automm(job: dict[str, Any], train: pd.DataFrame, test: pd.DataFrame) -
 
 
 def score_classical(job: dict[str, Any], train: pd.DataFrame, test: pd.DataFrame) -> float:
-    """Gradient-boosted trees over everything."""
+    """Gradient-boosted trees over everything, strings read in the way that is best on training rows held out in turn."""
+    from sklearn.model_selection import KFold
+
+    folds = KFold(4, shuffle=True, random_state=job["seed"]).split(train)
+    parts = [(train.iloc[learnt], train.iloc[held]) for learnt, held in folds]
+    lower = job["metric"] == "rmse"
+
+    def loss(way: dict[str, Any]) -> float:
+        return sum(trees(job, *part, way) for part in parts) * (1 if lower else -1)
+
+    return trees(job, train, test, min(WAYS, key=loss))
+
+
+def trees(job: dict[str, Any], train: pd.DataFrame, test: pd.DataFrame, way: dict[str, Any]) -> float:
+    """The score of trees that learnt from one table, on another."""
     import numpy as np
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     label, seed = job["label"], job["seed"]
-    x, z = classical_features(train.drop(columns=label), test.drop(columns=label), seed)
+    x, z = classical_features(train.drop(columns=label), test.drop(columns=label), seed, **way)
     if job["metric"] == "rmse":
         model = HistGradientBoostingRegressor(random_state=seed).fit(x, train[label])
         return float(np.sqrt(np.mean((model.predict(z) - test[label].to_numpy()) ** 2)))
@@ -94,39 +115,51 @@ def score_classical(job: dict[str, Any], train: pd.DataFrame, test: pd.DataFrame
     return float((model.predict(z) == test[label].to_numpy()).mean())
 
 
-def classical_features(train: pd.DataFrame, test: pd.DataFrame, seed: int) -> tuple[Any, Any]:
-    """Numbers for the trees, of both tables: numbers, seconds of dates, codes of categories, components of texts."""
+def classical_features(
+    train: pd.DataFrame, test: pd.DataFrame, seed: int, *, words: int, codes: bool
+) -> tuple[Any, Any]:
+    """Numbers for the trees, of both tables: numbers, seconds of dates, and of strings the components of their TF-IDF.
+
+    Args:
+        train, test: Without the label.
+        seed: Of the decomposition.
+        words: Most words of an n-gram.
+        codes: Whether strings are given as places in the order of their frequency too.
+    """
     import numpy as np
     import pandas as pd
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     found: list[list[Any]] = [[], []]
-    texts = []
     for name in train.columns:
         both = [train[name], test[name]]
-        if pd.api.types.is_numeric_dtype(train[name]):
-            columns = [part.to_numpy(float) for part in both]
+        times = [] if pd.api.types.is_numeric_dtype(train[name]) else [_times(part) for part in both]
+        if not times:
+            columns = [part.to_numpy(float)[:, None] for part in both]
+        elif times[0].notna().mean() > 0.9:
+            columns = [(part - pd.Timestamp(0)).dt.total_seconds().to_numpy(float)[:, None] for part in times]
         else:
-            times = pd.to_datetime(train[name], errors="coerce", format="mixed")
-            texts.append(name)
-            if times.notna().mean() > 0.9:
-                dates = [pd.to_datetime(part, errors="coerce", format="mixed") for part in both]
-                columns = [(part - pd.Timestamp(0)).dt.total_seconds().to_numpy(float) for part in dates]
-                texts.pop()
-            else:
+            reader = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, words), min_df=2)
+            texts = [part.fillna("").astype(str) for part in both]
+            known = reader.fit_transform(texts[0])
+            svd = TruncatedSVD(min(COMPONENTS, known.shape[1] - 1), random_state=seed)
+            columns = [svd.fit_transform(known), svd.transform(reader.transform(texts[1]))]
+            if codes:
                 places = {value: place for place, value in enumerate(train[name].value_counts().index)}
-                columns = [part.map(places).to_numpy(float) for part in both]
+                columns = [
+                    np.hstack([column, part.map(places).to_numpy(float)[:, None]])
+                    for column, part in zip(columns, both, strict=True)
+                ]
         for place, column in enumerate(columns):
-            found[place].append(column[:, None])
-    for name in texts:
-        reader = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2)
-        parts = [part[name].fillna("").astype(str) for part in (train, test)]
-        known = reader.fit_transform(parts[0])
-        svd = TruncatedSVD(min(COMPONENTS, known.shape[1] - 1), random_state=seed)
-        found[0].append(svd.fit_transform(known))
-        found[1].append(svd.transform(reader.transform(parts[1])))
+            found[place].append(column)
     return np.hstack(found[0]), np.hstack(found[1])
+
+
+def _times(column: pd.Series) -> pd.Series:
+    import pandas as pd
+
+    return pd.to_datetime(column, errors="coerce", format="mixed")
 
 
 SCORERS = {
@@ -226,6 +259,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(DEFAULT))
     parser.add_argument("--rows", type=int, help="at most so many training rows")
     parser.add_argument("--epochs", type=int, help="of featherfit and AutoMM, instead of their default, 20")
+    parser.add_argument("--automm-bfloat16", action="store_true", help="products of AutoMM in bfloat16")
     parser.add_argument("--venv", type=Path, help="AutoMM's environment; made if it is not there")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
@@ -245,6 +279,7 @@ def main() -> None:
     data = (options.folder / options.dataset).absolute()
     job = {
         "label": label, "metric": metric, "rows": options.rows, "epochs": options.epochs, "checkpoint": checkpoint,
+        "automm_bfloat16": options.automm_bfloat16,
         "train": str(data / "train.tsv"), "test": str(data / "test.tsv"),
     }  # fmt: skip
     runs = []

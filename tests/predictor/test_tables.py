@@ -12,36 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_checkpoints import quick_fit, reviews, same, weights
+from tiny_checkpoints import quick_fit, same, weights
+from tiny_tables import ROWS, TABULAR, table, with_gaps
 
 from featherfit import MultiModalPredictor
 from featherfit.artifact import format as files
 from featherfit.artifact.store import inspect_artifact
 from featherfit.errors import ArtifactError, ConfigError, DataError
-
-ROWS = 48
-TABULAR = {"colour": "categorical", "member": "boolean", "price": "numerical", "when": "datetime"}
-
-
-def table(rows: int = ROWS, seed: int = 0) -> pd.DataFrame:
-    """Reviews with columns of every type, of which price and colour say something of the label."""
-    draw = np.random.default_rng(seed)
-    frame = reviews(rows, seed=seed)
-    label = frame["label"].to_numpy()
-    return frame.assign(
-        colour=np.where(draw.random(rows) < 0.8, np.where(label == 1, "red", "blue"), "green"),
-        member=draw.random(rows) < 0.5,
-        price=np.exp(draw.normal(size=rows) + 2 * label),
-        when=pd.date_range("2024-01-01", periods=rows, freq="31h"),
-    )
-
-
-def with_gaps(frame: pd.DataFrame) -> pd.DataFrame:
-    """One column after another is missing in a few rows."""
-    gaps = frame.astype({"member": object})
-    for place, name in enumerate(("text", *TABULAR)):
-        gaps.iloc[place::9, gaps.columns.get_loc(name)] = None
-    return gaps
 
 
 @pytest.fixture(scope="module")
@@ -267,51 +244,6 @@ def test_files_in_chunks(predictor, tmp_path):
     expected = predictor.predict_proba(pd.read_parquet(tmp_path / "rows.parquet"))
     found = pd.read_parquet(tmp_path / "out.parquet")
     np.testing.assert_allclose(found[["proba_0", "proba_1"]], expected, atol=1e-6)
-
-
-SETTINGS = {
-    "data.categorical.minimum_cat_count": 30,
-    "data.categorical.maximum_num_cat": 1,
-    "data.categorical.convert_to_text": True,
-    "data.numerical.transform": "standard",
-    "data.numerical.convert_to_text": True,
-    "data.modality_dropout": 0.5,
-    "model.fusion_mlp.aux_loss_weight": 1.0,
-    "model.fusion_mlp.hidden_sizes": [16],
-    "model.fusion_mlp.activation": "relu",
-    "model.fusion_mlp.adapt_in_features": "min",
-    "model.fusion_mlp.dropout": 0.0,
-    "model.ft_transformer.token_dim": 16,
-    "model.ft_transformer.numerical_bins": 2,
-    "model.ft_transformer.attention_dropout": 0.0,
-    "model.ft_transformer.ffn_dropout": 0.0,
-    "model.ft_transformer.residual_dropout": 0.3,
-}
-
-
-@pytest.fixture(scope="module")
-def usual(checkpoint, tmp_path_factory):
-    more = {"optim.lr": 0.003, "optim.max_epochs": 1}
-    predictor = quick_fit(checkpoint, tmp_path_factory.mktemp("usual") / "a", table(), hyperparameters=more)
-    return predictor.predict_proba(table())
-
-
-@pytest.mark.parametrize("key", SETTINGS)
-def test_every_setting_changes_what_comes_out(key, usual, checkpoint, tmp_path):
-    more = {"optim.lr": 0.003, "optim.max_epochs": 1, key: SETTINGS[key]}
-    predictor = quick_fit(checkpoint, tmp_path / "a", table(), hyperparameters=more)
-    assert not usual.equals(predictor.predict_proba(table()))
-
-
-@pytest.mark.parametrize("key", ["scaler_with_mean", "scaler_with_std"])
-def test_scaler_settings_change_what_comes_out(key, checkpoint, tmp_path):
-    more = {"model.names": ["ft_transformer"], "optim.max_epochs": 1, "data.numerical.transform": "standard"}
-    found = []
-    for flat in ({}, {f"data.numerical.{key}": False}):
-        frame = table().drop(columns="text")
-        predictor = quick_fit(checkpoint, tmp_path / str(len(found)), frame, hyperparameters={**more, **flat})
-        found.append(predictor.predict_proba(frame))
-    assert not found[0].equals(found[1])
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,8 @@ def null(profile: Profile) -> str | None:
         return "all its values are missing"
     if not profile.complete or profile.rows == 1:
         return None
-    comparable = all(issubclass(kind, (str, numbers.Number, np.generic)) for kind in profile.kinds)  # arrays are not
-    if comparable and _all_equal(profile.values):
+    plain = (str, bytes, numbers.Number, np.generic, datetime.date)  # arrays cannot be compared
+    if all(issubclass(kind, plain) for kind in profile.kinds) and _all_equal(profile.values):
         return "every row has the same value"
     return None
 

@@ -6,7 +6,7 @@ Nothing here changes a row or stops a fit. All checks are linear in the number o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -131,12 +131,14 @@ def check_data(
     texts = _texts(train, schema.text_columns)
     others = [name for name in schema.columns if name in read and name not in schema.text_columns]
     what = "values" if others else "text"
-    keys = _keys(train, texts, others)
-    codes, distinct = pd.factorize(np.array(keys, dtype=object))
+    held = [] if tuning is None else _texts(tuning, schema.text_columns)
+    all_codes = _codes_of_rows(texts + held, [train] if tuning is None else [train, tuning], others)
+    codes, codes_held = np.split(all_codes, [len(train)])
+    distinct = int(codes.max(initial=-1)) + 1
     empty = sum(not text.strip("\x1f \t\n") for text in texts)
     found = [
         *_texts_found(texts, empty),
-        *_duplicates(codes, len(distinct), what, 0 if others else empty),
+        *_duplicates(codes, distinct, what, 0 if others else empty),
         *_constant(schema),
     ]
     if schema.problem_type == "multilabel":
@@ -151,8 +153,7 @@ def check_data(
         if classes and tuning is not None and column in tuning.columns:
             found += _not_validated(names, tuning[column])
     if tuning is not None:
-        held = _texts(tuning, schema.text_columns)
-        found += _overlap(pd.Index(distinct, dtype=object), _keys(tuning, held, others), what)
+        found += _overlap(codes_held, distinct, what)
         found += _new_scripts(texts, held)
     return DataReport(tuple(found))
 
@@ -193,12 +194,23 @@ def _texts(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     return fields[0] if len(fields) == 1 else ["\x1f".join(row) for row in zip(*fields, strict=True)]
 
 
-def _keys(frame: pd.DataFrame, texts: list[str], others: Sequence[str]) -> list[str]:
-    """Each row's texts and other values as one string."""
-    if not others:
-        return texts
-    fields = [frame[name].map(repr).tolist() for name in others]
-    return ["\x1f".join(row) for row in zip(*([texts] if texts else []), *fields, strict=True)]
+def _codes_of_rows(texts: list[str], frames: list[pd.DataFrame], others: Sequence[str]) -> np.ndarray:
+    """A number for each row of all frames, the same for rows whose texts and other values are, rising where they are new.
+
+    Column by column, so that a large table takes the memory of one column.
+    """
+    codes = pd.factorize(np.array(texts, dtype=object))[0]
+    for name in others:
+        columns = [frame[name] for frame in frames]
+        if len({column.dtype for column in columns}) > 1 or columns[0].dtype == object:
+            # Cells of any type: where 1, 1.0 and True would be one value, and lists none.
+            cells = [cell for column in columns for cell in column.tolist()]
+            column = pd.Series([cell if type(cell) is bytes else repr(cell) for cell in cells], dtype=object)
+        else:
+            column = pd.concat(columns, ignore_index=True)
+        own = pd.factorize(column, use_na_sentinel=False)[0].astype(np.int64)
+        codes = own if not len(codes) else pd.factorize(codes * (own.max(initial=0) + 1) + own)[0]
+    return pd.factorize(codes)[0]
 
 
 def _texts_found(texts: list[str], empty: int) -> Iterator[Finding]:
@@ -312,9 +324,13 @@ def _leaks(
 def _telling_words(name: str, texts: list[str], labels: np.ndarray, label: str) -> Iterator[Finding]:
     if not all(text.strip() for text in texts):
         return
-    firsts, lasts = [text.split(None, 1)[0] for text in texts], [text.rsplit(None, 1)[-1] for text in texts]
-    for which, words in (("first", firsts), ("last", lasts)):
-        if _tells(pd.factorize(np.array(words, dtype=object))[0], labels, share=0.05):
+    ends: dict[str, Callable[[str], str]] = {
+        "first": lambda text: text.split(None, 1)[0],
+        "last": lambda text: text.rsplit(None, 1)[-1],
+    }
+    for which, end in ends.items():  # one after the other: the words of a large table take as much as its texts
+        words = np.fromiter(map(end, texts), dtype=object, count=len(texts))
+        if _tells(pd.factorize(words)[0], labels, share=0.05):
             message = f"The {which} word of column {name!r} decides {label}. Is that meant?"
             yield Finding("leakage", "warning", message, len(labels))
 
@@ -340,10 +356,11 @@ def _tells(codes: np.ndarray, labels: np.ndarray, share: float = 0.1) -> bool:
     return bool(largest.sum() >= TELLS * rows and commonest < (2 * TELLS - 1) * rows)
 
 
-def _overlap(distinct: pd.Index, held: list[str], what: str) -> Iterator[Finding]:
-    rows = int((distinct.get_indexer(np.array(held, dtype=object)) >= 0).sum()) if len(held) and len(distinct) else 0
+def _overlap(codes: np.ndarray, distinct: int, what: str) -> Iterator[Finding]:
+    """Validation rows whose number is one of the training rows'."""
+    rows = int((codes < distinct).sum())
     if rows:
-        message = f"{count(rows, 'validation row')} of {len(held)} {_has(rows)} the {what} of a training row, so scores are too good."
+        message = f"{count(rows, 'validation row')} of {len(codes)} {_has(rows)} the {what} of a training row, so scores are too good."
         yield Finding("overlap", "warning", message, rows)
 
 

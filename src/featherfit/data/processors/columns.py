@@ -170,7 +170,8 @@ class Times:
         seconds = seconds_since_1970(column, wanted)
         linear = Numbers.of_values(str(column.name), seconds, config, bins)
         known = seconds[np.isfinite(seconds)]
-        return cls(str(column.name), wanted, linear, [name for name in _CYCLES if np.ptp(_phase(name, known)) > 1e-9])
+        cycles = [name for name in _CYCLES if len(known) and np.ptp(_phase(name, known)) > 1e-9]
+        return cls(str(column.name), wanted, linear, cycles)
 
     def __call__(self, column: pd.Series) -> np.ndarray:
         """Numbers, (rows, those of `all_edges`) float32; a missing point in time has no phase, which is 0 and 0."""
