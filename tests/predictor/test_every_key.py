@@ -34,6 +34,7 @@ NO_CHANGE = {
         for name in ("gradient_checkpointing", "activation_offload")
     },
     "optim.calibration": "tests/inference/test_decide.py",
+    "optim.prefix_cache": "tests/predictor/test_prefix_cache.py",
     "optim.validation_by": "tests/inference/test_validate.py",
     "optim.validation_average": "tests/inference/test_validate.py",
 }
@@ -59,6 +60,7 @@ CHANGES: dict[str, dict[str, tuple[Any, ...]]] = {
         "model.hf_text.text_trivial_aug_maxscale": (0.2, EDITS),
         "model.hf_text.text_aug_detect_length": (4, EDITS),
         "optim.peft": ("lora",),
+        "optim.top_layers": (1,),
         "optim.extra_trainable_params": ([r".*layer\.1\..*dense\.weight"],),
         "optim.lr_choice": ("single_stage",),
         "optim.lr_decay": (0.5,),
