@@ -33,6 +33,7 @@ RECIPES = {
         Recipe("automm", contestant="automm"),
         Recipe("tutorial", {"optim.peft": "ia3_bias"}),
         Recipe("preset", {"optim.max_epochs": 2}, tutorial=False),
+        Recipe("top 6", {"optim.peft": "lora", "optim.top_layers": 6}),
         Recipe(
             "lora all-linear",
             {"optim.peft": "lora", "optim.lora.filter": "all-linear", "optim.lr": 1e-3, "optim.end_lr": 1e-3},
