@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.preprocessing import StandardScaler
 
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.several import SeveralLabels, Target
 from featherfit.models.heads import Head
-from featherfit.training.probe import probe_head
+from featherfit.training.probe import ALPHAS, probe_head
 
 RANDOM = np.random.default_rng(0)
 EMBEDDINGS = (RANDOM.normal(size=(60, 5)) * [1, 5, 0.1, 2, 1] + [0, 10, 0, -3, 1]).astype(np.float32)
@@ -42,7 +42,7 @@ def test_classification(classes, weights):
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["even", "weighted"])
 def test_regression(weights):
     standard = StandardScaler().fit_transform(EMBEDDINGS)
-    expected = Ridge().fit(standard, SCORES[:, 0], weights).predict(standard)
+    expected = RidgeCV(ALPHAS).fit(standard, SCORES[:, 0], weights).predict(standard)
     np.testing.assert_allclose(
         probed(1, SCORES[:, 0], LabelProcessor("regression"), weights)[:, 0], expected, atol=1e-3
     )
@@ -52,8 +52,19 @@ def test_regression(weights):
 def test_several_targets(weights):
     label = SeveralLabels("regression", ["a", "b", "c"], (LabelProcessor("regression"),) * 3)
     standard = StandardScaler().fit_transform(EMBEDDINGS)
-    expected = Ridge().fit(standard, SCORES, weights).predict(standard)
+    expected = RidgeCV(ALPHAS).fit(standard, SCORES, weights).predict(standard)
     np.testing.assert_allclose(probed(3, SCORES, label, weights), expected, atol=1e-3)
+
+
+def test_numbers_of_few_rows_are_not_learned_by_heart():
+    """Of 60 dimensions and 60 rows, one dimension tells the target."""
+    draw = np.random.default_rng(1)
+    seen, other = (draw.normal(size=(60, 60)).astype(np.float32) for _ in range(2))
+    linear = Head(60, 1, seed=0).linear
+    probe_head(linear, seen, seen[:, 0] + draw.normal(size=60), LabelProcessor("regression"), None)
+    with torch.no_grad():
+        errors = linear(torch.from_numpy(other))[:, 0].numpy() - other[:, 0]
+    assert np.square(errors).mean() < np.square(other[:, 0]).mean()
 
 
 def test_several_labels_one_of_which_no_row_has():
@@ -71,9 +82,10 @@ def test_quantiles_start_as_the_regression_and_its_errors():
     targets, levels = SCORES[:, 0], (0.1, 0.5, 0.9)
     given = probed(3, targets, LabelProcessor("quantile", levels=levels), None).numpy()
     standard = StandardScaler().fit_transform(EMBEDDINGS)
-    mean = Ridge().fit(standard, targets).predict(standard)
+    ridge = RidgeCV(ALPHAS).fit(standard, targets)
+    mean = ridge.predict(standard)
     folds = KFold(5, shuffle=True, random_state=0)
-    errors = np.quantile(targets - cross_val_predict(Ridge(), standard, targets, cv=folds), levels)
+    errors = np.quantile(targets - cross_val_predict(Ridge(ridge.alpha_), standard, targets, cv=folds), levels)
     np.testing.assert_allclose(given, mean[:, None] + errors, atol=2e-3)
     assert np.ptp(errors) > np.ptp(np.quantile(targets - mean, levels))  # the regression's own rows say too little
 

@@ -13,14 +13,18 @@ from torch import nn
 from featherfit.data.processors.label import logits_of
 from featherfit.data.processors.several import Target
 
+ALPHAS = tuple(10.0 ** (power / 2) for power in range(9))
+"""Strengths of ridge regression to choose from, 1 to 10,000."""
+
 
 def probe_head(
     linear: nn.Linear, embeddings: np.ndarray, labels: np.ndarray, label: Target, weights: np.ndarray | None
 ) -> None:
     """Sets a head's weight and bias to a regularised linear fit, in place.
 
-    Logistic regression (C = 1), one for each of several labels, or ridge regression (alpha = 1), on standardised embeddings;
-    the standardisation is folded into weight and bias. Quantiles start as the regression and the quantiles of its errors on rows it was not fitted to.
+    Logistic regression (C = 1), one for each of several labels, or ridge regression (alpha by leave-one-out, `ALPHAS`: with more
+    dimensions than rows a small one learns them by heart), on standardised embeddings; the standardisation is folded into
+    weight and bias. Quantiles start as the regression and the quantiles of its errors on rows it was not fitted to.
 
     Args:
         linear: The head's layer, D to C outputs.
@@ -51,24 +55,24 @@ def probe_head(
 def _ridge(
     standard: np.ndarray, labels: np.ndarray, label: Target, weights: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.linear_model import Ridge
+    from sklearn.linear_model import RidgeCV
 
     targets = label.outputs_for(labels)
-    ridge = Ridge().fit(standard, targets, weights)
+    ridge = RidgeCV(ALPHAS).fit(standard, targets, weights)
     if label.levels:
-        errors = np.quantile(_held_out_errors(standard, targets, weights), label.levels)
+        errors = np.quantile(_held_out_errors(standard, targets, weights, ridge.alpha_), label.levels)
         return np.tile(ridge.coef_, (len(errors), 1)), ridge.intercept_ + errors
     return np.atleast_2d(ridge.coef_), np.atleast_1d(ridge.intercept_)
 
 
-def _held_out_errors(standard: np.ndarray, targets: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+def _held_out_errors(standard: np.ndarray, targets: np.ndarray, weights: np.ndarray | None, alpha: float) -> np.ndarray:
     """How far each target is from a regression on the other folds: on its own rows one errs too little."""
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import KFold
 
     errors = np.empty(len(targets))
     for others, own in KFold(min(5, len(targets)), shuffle=True, random_state=0).split(standard):
-        ridge = Ridge().fit(standard[others], targets[others], None if weights is None else weights[others])
+        ridge = Ridge(alpha).fit(standard[others], targets[others], None if weights is None else weights[others])
         errors[own] = targets[own] - ridge.predict(standard[own])
     return errors
 
