@@ -280,7 +280,6 @@ def _train(run: Run, config: Config) -> Fitted:
     if evaluate.slices:
         summary["validation_slices"] = evaluate.slices
     reporter.info(f"Validation {metric} {best:.4f} after {steps} steps ({reason}).")
-    logits = (
-        evaluate.logits if again else evaluate.best_logits
-    )  # None where the best state is of before an interruption
+    # The best state's logits are not there if it is of before an interruption.
+    logits = evaluate.logits if again else evaluate.best_logits
     return calibrated(replace(fitted, summary=summary), tuning_set, logits, reporter.info)

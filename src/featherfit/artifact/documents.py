@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, Valid
 
 from featherfit.data.column_types import IMAGE_TYPES
 from featherfit.data.dates import FORMATS
+from featherfit.data.label_columns import label_columns
 from featherfit.data.processors.several import MOST_LABELS
 from featherfit.data.schema import DROPPED
 from featherfit.errors import ArtifactError
@@ -94,7 +95,7 @@ class SchemaRecord(BaseModel):
     def _makes_sense(self) -> SchemaRecord:
         if all(kind in DROPPED for kind in self.columns.values()):
             raise ValueError("no column says anything of a row")
-        for name in [self.label] if isinstance(self.label, str) else self.label:
+        for name in label_columns(self.label):
             if name in self.columns:
                 raise ValueError(f"the label {name!r} is among the features")
         if self.sample_weight in self.columns:

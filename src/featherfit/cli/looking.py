@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from featherfit.cli.options import DATA, Json, OutputFolder, Plot, Seed, Verbosity, check_plot, reporter_of
+from featherfit.cli.options import (
+    DATA,
+    Json,
+    OutputFolder,
+    Plot,
+    Seed,
+    Verbosity,
+    check_plot,
+    one_or_several,
+    reporter_of,
+)
 from featherfit.errors import ConfigError
 
 
@@ -36,7 +46,7 @@ def inspect(
     from featherfit.data.schema import infer_schema
 
     frame = load_table(data)
-    schema = infer_schema(frame, label[0] if label and len(label) == 1 else label or None)
+    schema = infer_schema(frame, one_or_several(label) if label else None)
     report = check_data(frame, None, schema)
     if as_json:
         reporter.show({"rows": len(frame), **schema.to_json(), "findings": report.to_json()}, as_json)

@@ -33,6 +33,11 @@ Rejected = Annotated[
 Artifact = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a fitted predictor.")]
 
 
+def one_or_several(label: list[str]) -> str | list[str]:
+    """An option that may be given again, as the library takes it: one name by itself."""
+    return label[0] if len(label) == 1 else label
+
+
 def reporter_of(verbosity: int) -> Reporter:
     """What talks to the terminal; at verbosity 0 no warning is shown either."""
     if verbosity == 0:

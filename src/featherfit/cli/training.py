@@ -16,6 +16,7 @@ from featherfit.cli.options import (
     Seed,
     Verbosity,
     check_rejected,
+    one_or_several,
     reporter_of,
     tell_rejected,
 )
@@ -69,7 +70,7 @@ def fit(
     """Train on a table and write an artifact."""
     reporter = reporter_of(verbosity)
     words: Any = dict(
-        label=_one_or_several(label), problem_type=problem_type, eval_metric=eval_metric, verbosity=verbosity,
+        label=one_or_several(label), problem_type=problem_type, eval_metric=eval_metric, verbosity=verbosity,
         quantile_levels=quantile_level or None, sample_weight=sample_weight, weight_evaluation=weight_evaluation,
     )  # fmt: skip
     if resume and not path:
@@ -128,7 +129,7 @@ def plan(
     """Say what a fit would need: memory, time and disk. Nothing is trained."""
     reporter = reporter_of(verbosity)
     predictor = featherfit.MultiModalPredictor(
-        label=_one_or_several(label), problem_type=problem_type, verbosity=verbosity,
+        label=one_or_several(label), problem_type=problem_type, verbosity=verbosity,
         quantile_levels=quantile_level or None, sample_weight=sample_weight, weight_evaluation=weight_evaluation,
     )  # fmt: skip
     planned = predictor.plan(
@@ -146,10 +147,6 @@ def plan(
         return
     reporter.scores_table(planned.rows_to_show(), f"{planned.checkpoint}, {planned.peft or 'full fine-tuning'}")
     reporter.result(planned.verdict())
-
-
-def _one_or_several(label: list[str]) -> str | list[str]:
-    return label[0] if len(label) == 1 else label
 
 
 def _column_types(texts: list[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ class Preset:
         method: More of them, which were chosen for each other: what trains, where, and how fast. They give way together
             where the user names an `optim.peft`.
         by_hardware: Names of the presets it stands for without and with a GPU.
-        qualities: What `method` becomes where it is joined with one of `QUALITIES`.
+        qualities: What changes in `method` where it is joined with one of `QUALITIES`.
     """
 
     meaning: str
@@ -29,13 +29,6 @@ class Preset:
 
 
 QUALITIES = ("medium_quality", "high_quality", "best_quality")
-_LORA = {
-    "optim.peft": "lora",
-    "optim.lr": 3e-3,
-    "optim.end_lr": 3e-3,
-    "optim.warmup_steps": 0,
-    "env.batch_size": 32,
-}
 
 PRESETS: dict[str, Preset] = {
     "medium_quality": Preset(
@@ -71,11 +64,16 @@ PRESETS: dict[str, Preset] = {
             "optim.ema_decay": 0.99,
         },
         # Transfers better than ia3_bias at the same cost: docs/recipes.md.
-        method=_LORA,
+        method={
+            "optim.peft": "lora",
+            "optim.lr": 3e-3,
+            "optim.end_lr": 3e-3,
+            "optim.warmup_steps": 0,
+            "env.batch_size": 32,
+        },
         qualities={
-            "medium_quality": _LORA | {"optim.top_layers": 3},
-            "high_quality": _LORA,
-            "best_quality": _LORA | {"optim.lora.filter": "all-linear", "optim.lr": 1e-3, "optim.end_lr": 1e-3},
+            "medium_quality": {"optim.top_layers": 3},
+            "best_quality": {"optim.lora.filter": "all-linear", "optim.lr": 1e-3, "optim.end_lr": 1e-3},
         },
     ),
     "multilingual_mdeberta": Preset(
@@ -89,7 +87,6 @@ PRESETS: dict[str, Preset] = {
         },
         qualities={
             "medium_quality": {"optim.top_layers": 3},
-            "high_quality": {},
             "best_quality": {"optim.peft": "lora", "optim.lora.filter": "all-linear"},
         },
     ),
@@ -156,8 +153,9 @@ def _known(plain: str, name: str) -> str:
 
 
 def _values(preset: Preset, quality: str | None, own_method: bool) -> dict[str, Any]:
-    method = preset.method if quality is None else preset.qualities[quality]
-    return dict(preset.overrides) if own_method else preset.overrides | method
+    if own_method:
+        return dict(preset.overrides)
+    return preset.overrides | preset.method | preset.qualities.get(quality or "", {})
 
 
 def _checkpoint(name: str) -> str:

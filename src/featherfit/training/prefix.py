@@ -40,7 +40,8 @@ def why_not(model: MultiModalModel, config: Config, device: Device) -> str | Non
     encoder, ranks = model.text, device.ranks
     beneath = layers_beneath(encoder)
     if beneath == 0:
-        lowest = next(name for name, p in encoder.named_parameters() if p.requires_grad and _is_deep(model, name))
+        ids, deepest = encoder.layer_ids(), len(encoder.layers())
+        lowest = next(name for name, p in encoder.named_parameters() if p.requires_grad and ids[name] >= deepest)
         return f"{lowest.removeprefix('backbone.')!r} trains, and no layer lies beneath it. Set optim.top_layers."
     if config.model.hf_text.text_trivial_aug_maxscale > 0:
         return "model.hf_text.text_trivial_aug_maxscale changes the texts from epoch to epoch."
@@ -52,11 +53,6 @@ def why_not(model: MultiModalModel, config: Config, device: Device) -> str | Non
     if has_dropout(encoder, apart=kept):
         return "frozen layers drop numbers at random. Set model.hf_text.dropout=off."
     return None
-
-
-def _is_deep(model: MultiModalModel, name: str) -> bool:
-    ids = model.text.layer_ids()
-    return ids[name] >= len(model.text.layers())
 
 
 def share_saved(model: MultiModalModel, visits: float) -> float:
