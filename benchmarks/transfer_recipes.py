@@ -33,11 +33,12 @@ RECIPES = {
         Recipe("automm", contestant="automm"),
         Recipe("tutorial", {"optim.peft": "ia3_bias"}),
         Recipe("preset", {"optim.max_epochs": 2}, tutorial=False),
-        Recipe("top 6", {"optim.peft": "lora", "optim.top_layers": 6}),
+        Recipe("all layers", {"optim.peft": "lora"}),
         Recipe(
             "lora all-linear",
             {"optim.peft": "lora", "optim.lora.filter": "all-linear", "optim.lr": 1e-3, "optim.end_lr": 1e-3},
         ),
-        Recipe("target", {"optim.peft": "ia3_bias"}, contestant="target"),
+        Recipe("full", {"optim.peft": None, "optim.lr": 1e-4, "optim.end_lr": 1e-4}),
+        Recipe("target", {"optim.max_epochs": 2}, contestant="target", tutorial=False),
     )
 }

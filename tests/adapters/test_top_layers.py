@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tiny_vision import TINY_VISION, tiny_vision_model
 
 from featherfit.adapters.apply import apply_adapters
 from featherfit.adapters.state import trainable_state
+from featherfit.adapters.targets import layers_on_top
 from featherfit.config.dotted import build_config
 from featherfit.config.resolve import resolve_config
 from featherfit.config.schema import LoraConfig, OptimConfig
@@ -20,7 +22,7 @@ from featherfit.models.build import MultiModalModel
 METHODS = ("lora", "ia3_bias", "lora_norm", "norm_fit")
 
 
-def trains(model: MultiModalModel, peft: str, top: int | None, **lora) -> set[str]:
+def trains(model: MultiModalModel, peft: str, top: float | None, **lora) -> set[str]:
     optim = OptimConfig(peft=peft, top_layers=top, lora=LoraConfig(**lora))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of models without biases
@@ -81,7 +83,7 @@ def test_seeds_give_the_same_adapters_whatever_lies_beneath():
 
 
 def test_too_many_layers():
-    told = r"optim.top_layers=3: there are not so many layers .* hf_text has 2\. Allowed: 1 to 2, or null"
+    told = r"optim.top_layers=3: there are not so many layers .* hf_text has 2\. Allowed: 1 to 2, a share"
     with pytest.raises(TargetError, match=told):
         trains(tiny_model("bert"), "lora", 3)
     with pytest.raises(TargetError, match=r"hf_text has 1\. Allowed: 1 to 1"):
@@ -101,7 +103,28 @@ def test_extra_parameters_train_wherever_they_are():
     assert "encoder.backbone.embeddings.LayerNorm.weight" in trainable_state(model)
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.5, "all"])
+@pytest.mark.parametrize(("share", "count"), [(1e-9, 1), (0.5, 1), (0.51, 2), (1.0, 2)])
+def test_a_share_is_rounded_up(share, count):
+    for peft in ("lora", "norm_fit"):
+        assert trains(tiny_model("bert"), peft, share) == trains(tiny_model("bert"), peft, count)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.7, 7), (0.3, 3), (0.1, 1), (0.31, 4)])
+def test_a_share_of_ten_layers(share, count):
+    assert layers_on_top(SimpleNamespace(layers=lambda: range(10)), share) == count
+
+
+def test_a_share_is_each_encoders_own():
+    assert layers_on_top(tiny_model("albert").encoder, 0.5) == 1
+    trains(tiny_model("albert"), "lora", 0.5)
+
+
+def test_layers_written_as_a_share():
+    with pytest.raises(ConfigError, match="Write 3 without a decimal point for 3 layers"):
+        build_config({"optim.top_layers": 3.0})
+
+
+@pytest.mark.parametrize("value", [0, -1, 0.0, 1.5, "all"])
 def test_values_that_are_none(value):
     with pytest.raises(ConfigError, match="optim.top_layers"):
         build_config({"optim.top_layers": value})

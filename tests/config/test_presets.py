@@ -19,6 +19,7 @@ E5_METHOD = {
     "optim.end_lr": 3e-3,
     "optim.warmup_steps": 0,
     "env.batch_size": 32,
+    "optim.top_layers": 0.5,
 }
 MDEBERTA = {
     "model.hf_text.checkpoint_name": "microsoft/mdeberta-v3-base",
@@ -98,7 +99,8 @@ def test_a_multilingual_preset_goes_with_a_quality(quality):
 def test_what_the_qualities_change():
     medium, high, best = (preset_overrides(f"multilingual_e5_small+{one}", has_gpu=False)[0] for one in QUALITIES)
     assert high == preset_overrides("multilingual_e5_small", has_gpu=False)[0]
-    assert {key: medium[key] for key in medium.keys() - high.keys()} == {"optim.top_layers": 3}
+    assert [one["optim.top_layers"] for one in (medium, high, best)] == [0.25, 0.5, None]
+    assert medium.keys() == high.keys()
     assert best["optim.lora.filter"] == "all-linear"
 
 

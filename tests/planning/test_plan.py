@@ -154,3 +154,22 @@ def test_layers_beneath_all_that_trains_keep_nothing(tmp_path):
     assert six == pytest.approx(whole, rel=0.01) and one < 0.5 * whole
     assert [plan.trainable for plan in plans] == [plans[0].trainable, plans[0].trainable, plans[2].trainable]
     assert plans[2].trainable < plans[0].trainable
+
+
+def test_frozen_layers_that_compute_every_row_once(tmp_path):
+    folder = write_checkpoint(tmp_path / "six")
+    build_backbone_from_config(cut_config(TINY["bert"], 6)).save_pretrained(folder)
+    table = reviews()
+    kept, again = (
+        MultiModalPredictor(label="label", verbosity=0).plan(
+            table, hyperparameters=settings(folder, optim__peft="lora", optim__top_layers=1, optim__prefix_cache=cache)
+        )
+        for cache in ("on", "off")
+    )
+    name, tokens = "states of frozen layers", round(kept.tokens_per_row["mean"] * kept.rows)
+    assert kept.phases["validating"][name] == kept.phases["training"][name] == tokens * TINY["bert"]["hidden_size"] * 4
+    assert name not in again.phases["training"] and again.seconds_beneath == 0
+    assert kept.seconds_beneath > 0 and kept.seconds_per_step < again.seconds_per_step
+    lines = [line["what"] for line in kept.rows_to_show()]
+    assert "time of frozen layers, once" in lines
+    assert "time of frozen layers, once" not in [line["what"] for line in again.rows_to_show()]

@@ -17,7 +17,7 @@ from torch import nn
 from featherfit.adapters.base import ADAPTERS, Adapter, Target
 from featherfit.adapters.methods import METHODS, Method
 from featherfit.adapters.norms import norm_parameters
-from featherfit.adapters.targets import compiled, depths, find_targets
+from featherfit.adapters.targets import compiled, depths, find_targets, layers_on_top
 from featherfit.config.schema import LoraConfig
 from featherfit.errors import TargetError, did_you_mean
 from featherfit.models.quantized import extra_numbers
@@ -150,19 +150,19 @@ def no_decay(model: MultiModalModel) -> set[str]:
     return names
 
 
-def _check_top(encoders: Mapping[str, TextEncoder], top: int | None) -> None:
+def _check_top(encoders: Mapping[str, TextEncoder], top: float | None) -> None:
     layers = {name: len(encoder.layers()) for name, encoder in encoders.items()}
     least = min(layers.values(), default=0)
-    if top is not None and layers and top > least:
+    if isinstance(top, int) and layers and top > least:
         counted = " and ".join(f"{name} has {count}" for name, count in layers.items())
         raise TargetError(
-            f"optim.top_layers={top}: there are not so many layers with weights of their own; {counted}. Allowed: 1 to {least}, or "
-            "null for all of them and what they are fed from."
+            f"optim.top_layers={top}: there are not so many layers with weights of their own; {counted}. Allowed: 1 to {least}, a "
+            "share of each encoder's such as 0.5, or null for all of them and what they are fed from."
         )
 
 
 def _method_parameters(
-    encoder: TextEncoder, peft: str, method: Method, top: int | None
+    encoder: TextEncoder, peft: str, method: Method, top: float | None
 ) -> tuple[list[nn.Parameter], list[str]]:
     """Biases and norms that the method trains, and notes where there are none."""
     biases = [p for name, p in encoder.named_parameters() if name.rpartition(".")[2] == "bias"]
@@ -170,9 +170,9 @@ def _method_parameters(
     norms = list(norm_parameters(encoder).values()) if method.norms else []
     wanted = "biases or norms" if method.norms else "biases"
     if top is not None:
-        depth = depths(encoder)
-        biases, norms = ([p for p in found if depth[id(p)] <= top] for found in (biases, norms))
-        wanted += f" in the topmost {top} layers (optim.top_layers)"
+        depth, least = depths(encoder), layers_on_top(encoder, top)
+        biases, norms = ([p for p in found if depth[id(p)] <= least] for found in (biases, norms))
+        wanted += f" in the topmost {least} layers (optim.top_layers)"
     if not method.biases or biases or norms:
         return [*biases, *norms], []
     if method.adapter is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from featherfit.models.text import TextEncoder
 
 
-def find_targets(encoder: TextEncoder, config: LoraConfig, top: int | None = None) -> list[Target]:
+def find_targets(encoder: TextEncoder, config: LoraConfig, top: float | None = None) -> list[Target]:
     """The linear layers that `optim.lora.filter` and `optim.lora.module_filter` select, from the input up.
 
     A filter that is a word is a named set, looked up in the encoder's family. A filter that is a list follows AutoMM's
@@ -40,7 +41,12 @@ def find_targets(encoder: TextEncoder, config: LoraConfig, top: int | None = Non
         targets = _by_expression(encoder, list(config.filter))
     if config.module_filter is not None:
         targets = _within(encoder, targets, config.module_filter)
-    return targets if top is None else _on_top(encoder, targets, top)
+    return targets if top is None else _on_top(encoder, targets, layers_on_top(encoder, top))
+
+
+def layers_on_top(encoder: TextEncoder, top: float) -> int:
+    """How many layers of an encoder `optim.top_layers` means; a share is rounded up."""
+    return max(1, math.ceil(round(top * len(encoder.layers()), 6))) if isinstance(top, float) else top
 
 
 def depths(encoder: TextEncoder) -> dict[int, int]:

@@ -258,6 +258,13 @@ def _check_warmup(value: float) -> str | None:
     return f"a share of all steps is at most 1.0.{steps}"
 
 
+def _check_top_layers(value: float | None) -> str | None:
+    if value is None or isinstance(value, int) or value <= 1:
+        return None
+    layers = f" Write {value:g} without a decimal point for {value:g} layers." if value.is_integer() else ""
+    return f"a share of the layers is at most 1.0.{layers}"
+
+
 def _check_interval(value: float) -> str | None:
     return None if value <= 1 or value.is_integer() else "above 1 it counts steps and has to be a whole number."
 
@@ -341,6 +348,7 @@ _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "optim.lora.filter": _check_filter,
     "optim.lora.module_filter": _check_patterns,
     "optim.extra_trainable_params": _check_regexes,
+    "optim.top_layers": _check_top_layers,
     "optim.warmup_steps": _check_warmup,
     "optim.val_check_interval": _check_interval,
     "optim.max_steps": _check_max_steps,

@@ -70,10 +70,16 @@ PRESETS: dict[str, Preset] = {
             "optim.end_lr": 3e-3,
             "optim.warmup_steps": 0,
             "env.batch_size": 32,
+            "optim.top_layers": 0.5,
         },
         qualities={
-            "medium_quality": {"optim.top_layers": 3},
-            "best_quality": {"optim.lora.filter": "all-linear", "optim.lr": 1e-3, "optim.end_lr": 1e-3},
+            "medium_quality": {"optim.top_layers": 0.25},
+            "best_quality": {
+                "optim.top_layers": None,
+                "optim.lora.filter": "all-linear",
+                "optim.lr": 1e-3,
+                "optim.end_lr": 1e-3,
+            },
         },
     ),
     "multilingual_mdeberta": Preset(
@@ -86,7 +92,7 @@ PRESETS: dict[str, Preset] = {
             "env.per_gpu_batch_size": 4,
         },
         qualities={
-            "medium_quality": {"optim.top_layers": 3},
+            "medium_quality": {"optim.top_layers": 0.25},
             "best_quality": {"optim.peft": "lora", "optim.lora.filter": "all-linear"},
         },
     ),

@@ -179,8 +179,12 @@ class OptimConfig:
         "ia3_bias", "Parameter-efficient method, or null to train the whole encoder.", choices=(*PEFT_METHODS, None)
     )
     lora: LoraConfig = section(LoraConfig)
-    top_layers: int | None = option(
-        None, "Adapters, biases and norms train in so many layers, counted from the top; null for all of them.", low=1
+    top_layers: int | float | None = option(
+        None,
+        "Adapters, biases and norms train in so many layers, counted from the top, or in that share of each encoder's; null "
+        "for all of them.",
+        above=0,
+        allowed="a whole number of layers of at least 1, a share of them above 0 and at most 1.0, or null",
     )
     prefix_cache: str = option(
         "auto",

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from featherfit.adapters.targets import layers_on_top
+from featherfit.config.schema import Config
 from featherfit.data.batch import inference_plan, training_batches
 from featherfit.memory import TIDIED_AFTER
 from featherfit.planning.calibrate import (
@@ -21,8 +23,11 @@ from featherfit.planning.calibrate import (
 )
 from featherfit.planning.copies import depth_of, whole_model
 from featherfit.planning.task import ProcessShare, Task
+from featherfit.models.build import MultiModalModel
 from featherfit.planning.weights import weights_of
+from featherfit.training.device import Device
 from featherfit.training.loop import make_plan
+from featherfit.training.prefix import IN_MEMORY, WORTH_IT, share_saved, why_not
 
 _KEPT, _KEPT_TIDIED = 0.7, 0.57
 """Memory that is free and kept, as a share of what a forward makes: freed blocks serve the next ones badly. The second is of
@@ -65,9 +70,12 @@ class Forecast:
         model = whole_model(architecture)
         self.weights = weights_of(model, architecture, self.task.rows.ids)
         self.depth = self.trained = depth_of(model)
-        top = architecture.config.optim.top_layers
+        config = architecture.config
+        top = config.optim.top_layers
         if top is not None and model.encoder is not None:
-            self.trained = self.depth * top // len(model.encoder.layers())
+            self.trained = self.depth * layers_on_top(model.encoder, top) // len(model.encoder.layers())
+        self.keeps_states = _keeps_states(model, config, architecture.device, self.task.total_rows)
+        self._width = 0 if model.encoder is None else model.encoder.out_dim
         self.padded = model.padded
         self.checkpoints: bool = architecture.config.model.hf_text.gradient_checkpointing
 
@@ -129,6 +137,7 @@ class Forecast:
         optim = architecture.config.optim
         own = {"process and libraries": process.own}
         model = {**own, **weights.frozen, "trained parameters": weights.trained, "token ids": self._ids()}
+        model["states of frozen layers"] = self.states_bytes()
         state = {**model, "optimiser": self.optimizer_bytes(), "running average": self.average_bytes()}
         backward = max(self.activations(tokens, checkpointing), weights.largest_table)
         gradients = {"gradients": weights.trained}
@@ -154,19 +163,35 @@ class Forecast:
         """The running average of the parameters that train, where there is one."""
         return self.weights.trained if self.task.architecture.config.optim.ema_decay > 0 else 0
 
-    def step_seconds(self, tokens: int, checkpointing: bool) -> tuple[float, float]:
-        """Seconds of an optimiser step of `env.batch_size` rows, and of an epoch, validation left out."""
+    def states_bytes(self) -> int:
+        """What `optim.prefix_cache` keeps of the training rows in memory; 0 where nothing, or on disk."""
+        architecture = self.task.architecture
+        if not self.keeps_states or architecture.config.plans_memory():
+            return 0
+        number = 4 if architecture.device.precision == "no" else 2
+        size = round(self.task.mean_length * self.task.total_rows) * self._width * number
+        return size if size <= IN_MEMORY else 0
+
+    def step_seconds(self, tokens: int, checkpointing: bool) -> tuple[float, float, float]:
+        """Seconds of an optimiser step of `env.batch_size` rows and of an epoch, validation left out; and those of frozen layers
+        that compute every training row once before that.
+        """
         forward = self._training_forwards(tokens)[0]
         steps = self._steps(tokens)
-        per_token = self._seconds(forward, checkpointing) / self._size(forward.lengths)
+        size = self._size(forward.lengths)
+        above, beneath = self._seconds(forward, checkpointing)
+        once = beneath / size * self.task.mean_length * self.task.total_rows if self.keeps_states else 0.0
+        per_token = (above if self.keeps_states else above + beneath) / size
         passes = sum(len(step) for step in steps) / len(steps)
         computed = sum(self._size(self.task.lengths[rows]) for step in steps for rows in step) / len(steps)
         number = seconds_per_number(self.task.architecture)
         table = self.weights.largest_table / 4 * number * _TABLE_PASSES / _OPTIMISER_PASSES
         step = per_token * computed + passes * table + number * self.weights.trainable
-        return step, step * math.ceil(self.task.total_rows / self.task.architecture.config.env.batch_size)
+        return step, step * math.ceil(self.task.total_rows / self.task.architecture.config.env.batch_size), once
 
-    def _seconds(self, forward: Forward, checkpointing: bool) -> float:
+    def _seconds(self, forward: Forward, checkpointing: bool) -> tuple[float, float]:
+        """Seconds of a forward: of what trains and all above it, and of the layers beneath."""
+
         def line(forward: Forward) -> Line:
             return seconds_of(
                 with_checkpointing(self.task.architecture, checkpointing),
@@ -178,7 +203,7 @@ class Forecast:
 
         beneath = self.depth - self.trained  # no backward pass gets there
         below = beneath * line(replace(forward, training=False)).per_layer if beneath else 0.0
-        return line(forward).at(self.trained) + below
+        return line(forward).at(self.trained), below
 
     def _taken(self, forwards: list[Forward], checkpointing: bool) -> int:
         """Bytes the process grows by: what is in use, and what was freed and cannot be used again.
@@ -251,3 +276,12 @@ class Forecast:
         """Token ids of all rows, and their segments."""
         segments = 1 if self.task.rows.segments is None else 2
         return round(self.task.mean_length * self.task.total_rows) * 4 * segments
+
+
+def _keeps_states(model: MultiModalModel, config: Config, device: Device, rows: int) -> bool:
+    """Whether a fit computes what lies beneath all that trains once; the few-label start, which passes over rows too, left out."""
+    if config.optim.prefix_cache == "off" or why_not(model, config, device) is not None:
+        return False
+    plan = make_plan(rows, config)
+    saved = share_saved(model, plan.total_steps / plan.steps_per_epoch)
+    return config.optim.prefix_cache == "on" or saved >= WORTH_IT

@@ -46,6 +46,7 @@ class Plan:
             least where none does.
         artifact: Size of the artifact.
         seconds_per_step, seconds_per_epoch: Training alone, as calibrated on this machine now.
+        seconds_beneath: Of frozen layers that compute every row once before that (`optim.prefix_cache`).
     """
 
     checkpoint: str
@@ -75,6 +76,7 @@ class Plan:
     artifact: int
     seconds_per_step: float
     seconds_per_epoch: float
+    seconds_beneath: float
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values."""
@@ -97,8 +99,10 @@ class Plan:
             ("artifact", self.artifact),
         ]
         shown = [{"what": name.strip(), "memory": show_bytes(size)} for name, size in lines if size]
-        times = (("a step", self.seconds_per_step), ("an epoch", self.seconds_per_epoch))
-        return shown + [{"what": f"time of {name}", "memory": f"{seconds:.2g} s"} for name, seconds in times]
+        times = {"a step": self.seconds_per_step, "an epoch": self.seconds_per_epoch}
+        if self.seconds_beneath:
+            times["frozen layers, once"] = self.seconds_beneath
+        return shown + [{"what": f"time of {name}", "memory": f"{seconds:.2g} s"} for name, seconds in times.items()]
 
     def to_frame(self) -> pd.DataFrame:
         """Bytes of every part of every phase: columns `phase`, `part`, `bytes`."""
@@ -164,7 +168,7 @@ def plan_run(task: Task, *, standalone: bool) -> Plan:
             "gradient_checkpointing": best.checkpointing,
             "peak": best.peak,
         }
-    step, epoch = forecast.step_seconds(tokens, checkpointing)
+    step, epoch, beneath = forecast.step_seconds(tokens, checkpointing)
     lengths = task.rows.lengths
     return Plan(
         checkpoint=" + ".join(one.name for one in task.architecture.checkpoints) or "no pretrained weights",
@@ -194,6 +198,7 @@ def plan_run(task: Task, *, standalone: bool) -> Plan:
         artifact=_artifact_size(forecast, standalone=standalone),
         seconds_per_step=step,
         seconds_per_epoch=epoch,
+        seconds_beneath=beneath,
     )
 
 
