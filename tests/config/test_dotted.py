@@ -136,10 +136,10 @@ PEFT = ", ".join(PEFT_METHODS)
         ("optim.lr_decay", 1.5, "give a number above 0 and at most 1."),
         ("optim.end_lr", -1.0, "give a number of at least 0."),
         ("optim.lora.dropout", 1, "give a number from 0 to 0.99."),
-        ("env.batch_size", 0, "give a whole number of at least 1."),
-        ("env.batch_size", True, "give a whole number of at least 1."),
-        ("env.batch_size", 1.5, "give a whole number of at least 1."),
-        ("env.batch_size", None, "give a whole number of at least 1."),
+        ("env.batch_size", 0, "give a whole number of at least 1, or auto."),
+        ("env.batch_size", True, "give a whole number of at least 1, or auto."),
+        ("env.batch_size", 1.5, "give a whole number of at least 1, or auto."),
+        ("env.batch_size", None, "give a whole number of at least 1, or auto."),
         ("env.deterministic", 1, "give true or false."),
         ("optim.peft", "LoRA", f"give one of {PEFT}, null. Did you mean 'lora'?"),
         ("env.accelerator", "cuda", "give one of auto, cpu, gpu."),
@@ -294,7 +294,7 @@ def test_every_mistake_is_told_at_once():
     assert str(caught.value) == (
         "3 problems in the settings:\n"
         "  - Unknown setting optim.lrr=1. Did you mean 'optim.lr'?\n"
-        "  - env.batch_size=-1: give a whole number of at least 1.\n"
+        "  - env.batch_size=-1: give a whole number of at least 1, or auto.\n"
         "  - env.accelerator='gpu' contradicts env.num_gpus=0. Drop one of them."
     )
 

@@ -41,7 +41,7 @@ def test_a_method_of_ones_own_replaces_the_presets_with_all_that_goes_with_it():
     chosen = resolve_config("multilingual_e5_small", {"optim.max_epochs": 2}, has_gpu=False).config
     assert (chosen.optim.peft, chosen.optim.lr, chosen.env.batch_size) == ("lora", 3e-3, 32)
     own = resolve_config("multilingual_e5_small", {"optim.peft": "ia3_bias"}, has_gpu=False).config
-    assert (own.optim.peft, own.optim.lr, own.env.batch_size) == ("ia3_bias", None, 128)
+    assert (own.optim.peft, own.optim.lr, own.env.batch_size) == ("ia3_bias", None, "auto")
 
 
 @pytest.mark.filterwarnings("ignore:optim.learning_rate")

@@ -90,6 +90,19 @@ class TestPlan:
         plan = make_plan(rows, settings(**{"optim__max_epochs": 2, "env__batch_size": 8, **given}))
         assert (plan.steps_per_epoch, plan.total_steps, set(plan.validations)) == (per_epoch, total, validations)
 
+    @pytest.mark.parametrize(
+        ("rows", "per_step"), [(5, 32), (160, 32), (263, 32), (264, 33), (600, 75), (1031, 128), (9999, 128)]
+    )
+    def test_steps_of_a_small_table(self, rows, per_step):
+        """An eighth of the rows, from 32 to 128; a step has as many as the plan counts on."""
+        config = settings(env__batch_size="auto", optim__max_epochs=2)
+        assert config.rows_per_step(rows) == per_step
+        assert make_plan(rows, config).steps_per_epoch == math.ceil(rows / per_step)
+
+    def test_a_step_of_a_small_table(self):
+        _, reports = run(settings(env__batch_size="auto", optim__max_epochs=1, optim__lr=0.01), dataset(40))
+        assert [r.rows for r in reports] == [32, 40]
+
     def test_third_of_an_epoch_ends_with_it(self):
         plan = make_plan(72, settings(optim__max_epochs=1, env__batch_size=8, optim__val_check_interval=1 / 3))
         assert set(plan.validations) == {3, 6, 9}

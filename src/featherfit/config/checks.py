@@ -355,6 +355,7 @@ _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "optim.class_weights": _check_class_weights,
     "optim.focal_loss.alpha": _check_alpha,
     "env.memory_budget": _check_budget,
+    "env.batch_size": _check_rows,
     "env.per_gpu_batch_size": _check_rows,
     "env.state_interval": _check_state_interval,
 }

@@ -302,7 +302,13 @@ class OptimConfig:
 class EnvConfig:
     """`env`: the machine."""
 
-    batch_size: int = option(128, "Rows per optimiser step.", low=1)
+    batch_size: int | str = option(
+        "auto",
+        "Rows per optimiser step. auto: an eighth of the training rows, but at least 32 and at most 128, so that a small table "
+        "makes more than a step or two of an epoch.",
+        low=1,
+        allowed="a whole number of at least 1, or auto",
+    )
     per_gpu_batch_size: int | str = option(
         8,
         "Rows of the greatest length per forward; shorter ones share it, up to as many tokens. auto: as many as memory "
@@ -373,9 +379,20 @@ class Config:
     def rows_per_forward(self, *, training: bool) -> float:
         """Rows of full length in one forward, above 0; at `auto`, and before memory is planned, those of a step."""
         wanted = self.env.per_gpu_batch_size
-        rows = wanted if isinstance(wanted, int) else self.env.batch_size
+        rows = wanted if isinstance(wanted, int) else self.rows_per_step(None)
         return rows * (1.0 if training else self.env.inference_batch_size_ratio)
 
+    def rows_per_step(self, rows: int | None) -> int:
+        """`env.batch_size`; where that is auto, what it means for so many training rows, or the most it may mean."""
+        wanted = self.env.batch_size
+        if isinstance(wanted, int):
+            return wanted
+        steps, least, most = AUTO_BATCH
+        return most if rows is None else min(max(rows // steps, least), most)
+
+
+AUTO_BATCH = (8, 32, 128)
+"""Where `env.batch_size` is auto: steps of an epoch, least and most rows of one; the most is AutoMM's default."""
 
 DEFAULT_LR: dict[str | None, float] = {
     None: 1e-4,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -12,6 +11,7 @@ from featherfit.adapters.targets import layers_on_top
 from featherfit.config.schema import Config
 from featherfit.data.batch import inference_plan, training_batches
 from featherfit.memory import TIDIED_AFTER
+from featherfit.models.build import MultiModalModel
 from featherfit.planning.calibrate import (
     Forward,
     Line,
@@ -23,7 +23,6 @@ from featherfit.planning.calibrate import (
 )
 from featherfit.planning.copies import depth_of, whole_model
 from featherfit.planning.task import ProcessShare, Task
-from featherfit.models.build import MultiModalModel
 from featherfit.planning.weights import weights_of
 from featherfit.training.device import Device
 from featherfit.training.loop import make_plan
@@ -187,7 +186,7 @@ class Forecast:
         number = seconds_per_number(self.task.architecture)
         table = self.weights.largest_table / 4 * number * _TABLE_PASSES / _OPTIMISER_PASSES
         step = per_token * computed + passes * table + number * self.weights.trainable
-        return step, step * math.ceil(self.task.total_rows / self.task.architecture.config.env.batch_size), once
+        return step, step * make_plan(self.task.total_rows, self.task.architecture.config).steps_per_epoch, once
 
     def _seconds(self, forward: Forward, checkpointing: bool) -> tuple[float, float]:
         """Seconds of a forward: of what trains and all above it, and of the layers beneath."""
@@ -239,7 +238,7 @@ class Forecast:
     def _steps(self, tokens: int) -> list[list[np.ndarray]]:
         """Steps of a few epochs, of the rows that are known; cut once for each limit."""
         if tokens not in self._cut:
-            lengths, rows = self.task.lengths, self.task.architecture.config.env.batch_size
+            lengths, rows = self.task.lengths, self.task.architecture.config.rows_per_step(self.task.total_rows)
             self._cut[tokens] = [
                 step
                 for epoch in range(_EPOCHS)

@@ -51,7 +51,7 @@ def make_plan(rows: int, config: Config) -> Plan:
     number above 1 counts steps. The last step is validated too unless `skip_final_val`.
     """
     optim = config.optim
-    per_epoch = math.ceil(rows / config.env.batch_size)
+    per_epoch = math.ceil(rows / config.rows_per_step(rows))
     total = per_epoch * optim.max_epochs
     if optim.max_steps > 0:
         total = min(total, optim.max_steps)
@@ -186,7 +186,7 @@ def _steps(
 
     def of_rank(rank: int, epoch: int, left: int) -> list[list[np.ndarray]]:
         return training_batches(
-            dataset.lengths, config.env.batch_size, limit.of_epoch, padded=limit.padded, seed=seed, epoch=epoch,
+            dataset.lengths, config.rows_per_step(len(dataset)), limit.of_epoch, padded=limit.padded, seed=seed, epoch=epoch,
             share=rank, shares=ranks.world,
         )[skipped : skipped + left]  # fmt: skip
 
