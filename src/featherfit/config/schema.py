@@ -304,8 +304,7 @@ class EnvConfig:
 
     batch_size: int | str = option(
         "auto",
-        "Rows per optimiser step. auto: an eighth of the training rows, but at least 32 and at most 128, so that a small table "
-        "makes more than a step or two of an epoch.",
+        "Rows per optimiser step; auto: an eighth of the training rows, but at least 32 and at most 128.",
         low=1,
         allowed="a whole number of at least 1, or auto",
     )
