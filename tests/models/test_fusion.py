@@ -139,10 +139,8 @@ def test_late_fusion_is_the_mean_of_the_logits():
 @pytest.mark.parametrize("name", ["fusion_mlp", "fusion_transformer"])
 def test_heads_of_encoders_where_they_have_a_loss(name):
     names = ["hf_text", "ft_transformer", name]
-    key = f"model__{name}__aux_loss_weight"
-    without = model_of(names, **{key: None})
-    assert without.own_heads() == {} and without.aux_loss_weight is None
-    model = model_of(names, **{key: 0.5})
+    assert model_of(names).own_heads() == {} and model_of(names).aux_loss_weight is None
+    model = model_of(names, **{f"model__{name}__aux_loss_weight": 0.5})
     logits, own = model.eval().all_logits(vectors())
     assert model.aux_loss_weight == 0.5 and own.keys() == WIDTHS.keys()
     torch.testing.assert_close(own["hf_text"], model.heads["hf_text"](vectors()["hf_text"]))
@@ -171,4 +169,4 @@ class TestModalityDropout:
 def test_names_of_parameters():
     model = model_of(["hf_text", "ft_transformer", "fusion_mlp"])
     assert isinstance(model, MultiModalModel)
-    assert {name.partition(".")[0] for name, _ in model.named_parameters()} == {"fusion", "head", "heads"}
+    assert {name.partition(".")[0] for name, _ in model.named_parameters()} == {"fusion", "head"}

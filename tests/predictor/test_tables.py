@@ -195,7 +195,7 @@ def test_what_is_saved(predictor):
 
     with safe_open(folder / files.WEIGHTS, "pt") as opened:
         parts = {name.partition(".")[0] for name in opened.keys()}
-    assert parts == {"encoder", "others", "fusion", "head", "heads"}
+    assert parts == {"encoder", "others", "fusion", "head"}
     processors = json.loads((folder / files.SCHEMA).read_text())["processors"]
     assert processors["ft_transformer"]["categories"][0] == {
         "column": "colour", "boolean": False, "categories": ["blue", "red", "green"],

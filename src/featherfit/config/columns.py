@@ -53,7 +53,7 @@ class FusionMlpConfig:
     activation: str = option("leaky_relu", "Activation of its layers.", choices=_ACTIVATIONS)
     dropout: float = option(0.1, "Dropout after each layer while training.", low=0, high=0.99)
     aux_loss_weight: float | None = option(
-        0.5, "Weight of the loss of a head that each encoder gets for itself; null for none.", low=0,
+        None, "Weight of the loss of a head that each encoder gets for itself; null for none.", low=0,
         allowed="a number of at least 0, or null",
     )  # fmt: skip
 

@@ -383,9 +383,8 @@ class Config:
 
     def rows_per_step(self, rows: int | None) -> int:
         """`env.batch_size`; where that is auto, what it means for so many training rows, or the most it may mean."""
-        wanted = self.env.batch_size
-        if isinstance(wanted, int):
-            return wanted
+        if isinstance(self.env.batch_size, int):
+            return self.env.batch_size
         steps, least, most = AUTO_BATCH
         return most if rows is None else min(max(rows // steps, least), most)
 
