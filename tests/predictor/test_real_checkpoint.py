@@ -88,9 +88,9 @@ def test_eight_labels_a_class_reach_other_languages(tmp_path):
     for word in ("off", "auto"):
         predictor = MultiModalPredictor("label", path=tmp_path / word, verbosity=0)
         predictor.fit(train, presets="multilingual_e5_small", hyperparameters={"optim.few_shot": word})
-        scores[word] = [predictor.evaluate(DATA / f"{language}.csv")["roc_auc"] for language in ("de", "ja")]
-    for off, auto in zip(scores["off"], scores["auto"], strict=True):
-        assert auto > off
+        others = (file for file in DATA.glob("*.csv") if file.stem != "en")  # 49 rows each: one says little
+        scores[word] = np.mean([predictor.evaluate(file)["roc_auc"] for file in others])
+    assert scores["auto"] > scores["off"] + 0.03
 
 
 @pytest.mark.slow
