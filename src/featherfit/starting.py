@@ -46,17 +46,12 @@ def keep_prefix(run: Run, config: Config, *, contrasts: bool) -> Run:
         ConfigError: The settings ask for it, and it cannot be.
         StorageError: They ask for it, and the disk has no room.
     """
-    from featherfit.training.prefix import WORTH_IT, share_saved, why_not
+    from featherfit.training.prefix import keeps_states, why_not
 
     fitted, wanted = run.fitted, config.optim.prefix_cache
-    if wanted == "off":
-        return run
-    reason = why_not(fitted.model, config, fitted.device)
-    if wanted == "on" and reason is not None:
+    if wanted == "on" and (reason := why_not(fitted.model, config, fitted.device)) is not None:
         raise ConfigError(f"optim.prefix_cache='on' is not possible here: {reason}")
-    if reason is not None or (
-        wanted == "auto" and share_saved(fitted.model, _visits(run, config, contrasts)) < WORTH_IT
-    ):
+    if not keeps_states(fitted.model, config, fitted.device, _visits(run, config, contrasts)):
         return run
     try:
         return replace(run, sets=(_with_states(run, run.sets[0]), _with_states(run, run.sets[1])))
@@ -75,9 +70,11 @@ def _visits(run: Run, config: Config, contrasts: bool) -> float:
     from featherfit.training.loop import make_plan
 
     rows = len(run.sets[0])
-    plan = make_plan(rows, config)
-    epochs = plan.total_steps / plan.steps_per_epoch
-    return epochs + (STEPS * ROWS / rows if contrasts else 0) + (contrasts or config.optim.head_init == "probe")
+    return (
+        make_plan(rows, config).epochs
+        + (STEPS * ROWS / rows if contrasts else 0)
+        + (contrasts or config.optim.head_init == "probe")
+    )
 
 
 def _with_states(run: Run, rows: Dataset) -> Dataset:

@@ -252,17 +252,19 @@ def _check_regexes(patterns: list[str]) -> str | None:
 
 
 def _check_warmup(value: float) -> str | None:
-    if isinstance(value, int) or value <= 1:
-        return None
-    steps = f" Write {value:g} without a decimal point for {value:g} steps." if value.is_integer() else ""
-    return f"a share of all steps is at most 1.0.{steps}"
+    return _check_share(value, "all", "steps")
 
 
 def _check_top_layers(value: float | None) -> str | None:
-    if value is None or isinstance(value, int) or value <= 1:
+    return None if value is None else _check_share(value, "the", "layers")
+
+
+def _check_share(value: float, article: str, things: str) -> str | None:
+    """Of a setting that counts things where it is whole, and else is a share of them."""
+    if isinstance(value, int) or value <= 1:
         return None
-    layers = f" Write {value:g} without a decimal point for {value:g} layers." if value.is_integer() else ""
-    return f"a share of the layers is at most 1.0.{layers}"
+    count = f" Write {value:g} without a decimal point for {value:g} {things}." if value.is_integer() else ""
+    return f"a share of {article} {things} is at most 1.0.{count}"
 
 
 def _check_interval(value: float) -> str | None:

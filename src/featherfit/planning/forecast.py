@@ -8,10 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from featherfit.adapters.targets import layers_on_top
-from featherfit.config.schema import Config
 from featherfit.data.batch import inference_plan, training_batches
 from featherfit.memory import TIDIED_AFTER
-from featherfit.models.build import MultiModalModel
 from featherfit.planning.calibrate import (
     Forward,
     Line,
@@ -24,9 +22,8 @@ from featherfit.planning.calibrate import (
 from featherfit.planning.copies import depth_of, whole_model
 from featherfit.planning.task import ProcessShare, Task
 from featherfit.planning.weights import weights_of
-from featherfit.training.device import Device
 from featherfit.training.loop import make_plan
-from featherfit.training.prefix import IN_MEMORY, WORTH_IT, share_saved, why_not
+from featherfit.training.prefix import IN_MEMORY, keeps_states
 
 _KEPT, _KEPT_TIDIED = 0.7, 0.57
 """Memory that is free and kept, as a share of what a forward makes: freed blocks serve the next ones badly. The second is of
@@ -73,7 +70,10 @@ class Forecast:
         top = config.optim.top_layers
         if top is not None and model.encoder is not None:
             self.trained = self.depth * layers_on_top(model.encoder, top) // len(model.encoder.layers())
-        self.keeps_states = _keeps_states(model, config, architecture.device, self.task.total_rows)
+        visits = make_plan(
+            self.task.total_rows, config
+        ).epochs  # the few-label start, which passes over rows too, left out
+        self.keeps_states = keeps_states(model, config, architecture.device, visits)
         self._width = 0 if model.encoder is None else model.encoder.out_dim
         self.padded = model.padded
         self.checkpoints: bool = architecture.config.model.hf_text.gradient_checkpointing
@@ -275,12 +275,3 @@ class Forecast:
         """Token ids of all rows, and their segments."""
         segments = 1 if self.task.rows.segments is None else 2
         return round(self.task.mean_length * self.task.total_rows) * 4 * segments
-
-
-def _keeps_states(model: MultiModalModel, config: Config, device: Device, rows: int) -> bool:
-    """Whether a fit computes what lies beneath all that trains once; the few-label start, which passes over rows too, left out."""
-    if config.optim.prefix_cache == "off" or why_not(model, config, device) is not None:
-        return False
-    plan = make_plan(rows, config)
-    saved = share_saved(model, plan.total_steps / plan.steps_per_epoch)
-    return config.optim.prefix_cache == "on" or saved >= WORTH_IT

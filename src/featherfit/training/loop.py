@@ -43,6 +43,11 @@ class Plan:
     total_steps: int
     validations: frozenset[int]
 
+    @property
+    def epochs(self) -> float:
+        """How often every row is trained on, the last time perhaps in part."""
+        return self.total_steps / self.steps_per_epoch
+
 
 def make_plan(rows: int, config: Config) -> Plan:
     """Counts steps and places validations.

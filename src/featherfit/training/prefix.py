@@ -55,6 +55,14 @@ def why_not(model: MultiModalModel, config: Config, device: Device) -> str | Non
     return None
 
 
+def keeps_states(model: MultiModalModel, config: Config, device: Device, visits: float) -> bool:
+    """Whether `optim.prefix_cache` has states kept where every row is trained on so many times."""
+    wanted = config.optim.prefix_cache
+    if wanted == "off" or why_not(model, config, device) is not None:
+        return False
+    return wanted == "on" or share_saved(model, visits) >= WORTH_IT
+
+
 def share_saved(model: MultiModalModel, visits: float) -> float:
     """Share of the time in layers that is saved where every row is trained on so many times.
 
