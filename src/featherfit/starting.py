@@ -66,13 +66,13 @@ def keep_prefix(run: Run, config: Config, *, contrasts: bool) -> Run:
 
 def _visits(run: Run, config: Config, contrasts: bool) -> float:
     """How often a training row passes through the model."""
-    from featherfit.training.contrastive import ROWS, STEPS
+    from featherfit.training.contrastive import ROWS, steps_for
     from featherfit.training.loop import make_plan
 
     rows = len(run.sets[0])
     return (
         make_plan(rows, config).epochs
-        + (STEPS * ROWS / rows if contrasts else 0)
+        + (steps_for(rows) * ROWS / rows if contrasts else 0)
         + (contrasts or config.optim.head_init == "probe")
     )
 
@@ -132,15 +132,15 @@ def begins_with_contrast(run: Run) -> bool:
 
 def _contrast(run: Run) -> None:
     """Trains the encoder to tell the classes apart, with a bar."""
-    from featherfit.training.contrastive import MOST_ROWS_A_CLASS, STEPS, contrast
+    from featherfit.training.contrastive import MOST_ROWS_A_CLASS, contrast, steps_for
 
     fitted, (train_set, _), ranks = run.fitted, run.sets, run.fitted.device.ranks
-    classes = len(fitted.label.classes)
+    classes, steps = len(fitted.label.classes), steps_for(len(train_set))
     optim = fitted.config.optim
     why = f" (at most {MOST_ROWS_A_CLASS} a class)" if optim.few_shot == "auto" else ""
     then = f", and {optim.few_shot_epochs} epochs at most follow" if optim.few_shot_epochs else ""
     run.reporter.info(
-        f"Few labels: {len(train_set)} training rows for {classes} classes{why}. So {STEPS} steps compare rows with each other, "
+        f"Few labels: {len(train_set)} training rows for {classes} classes{why}. So {steps} steps compare rows with each other, "
         f"then the head is fitted{then}; optim.few_shot='off' trains for optim.max_epochs={optim.max_epochs} instead."
     )
     reports = contrast(
@@ -153,7 +153,7 @@ def _contrast(run: Run) -> None:
         seed=run.request.seed,
     )
     stop, limit = run.work.stop, run.request.time_limit
-    with run.reporter.training_progress(STEPS, fitted.validation_metric, "few labels") as progress, stop.waiting():
+    with run.reporter.training_progress(steps, fitted.validation_metric, "few labels") as progress, stop.waiting():
         for report in reports:
             progress.update(report)
             limited = limit is not None and time.monotonic() - run.started > limit
@@ -161,12 +161,12 @@ def _contrast(run: Run) -> None:
             stopping, limited = ranks.any_of(flags, fitted.device.place)
             if stopping:
                 raise Interrupted(
-                    f"Interrupted after step {report.step} of {STEPS} of the few-label start.", stop.signal or 15
+                    f"Interrupted after step {report.step} of {steps} of the few-label start.", stop.signal or 15
                 )
             if limited:
                 run.work.cut_short = True
                 run.reporter.warn(
-                    f"time_limit of {limit:g} s was over after step {report.step} of {STEPS} of the few-label start, so the "
+                    f"time_limit of {limit:g} s was over after step {report.step} of {steps} of the few-label start, so the "
                     "fit cannot be gone on with. Give it more time, or optim.few_shot='off'."
                 )
                 break

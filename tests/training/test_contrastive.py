@@ -18,7 +18,14 @@ from featherfit.data.processors.text import TokenizedRows
 from featherfit.errors import TrainingError
 from featherfit.models.build import MultiModalModel
 from featherfit.training import contrastive
-from featherfit.training.contrastive import accumulate, balanced_batches, contrast, contrastive_loss, is_few
+from featherfit.training.contrastive import (
+    accumulate,
+    balanced_batches,
+    contrast,
+    contrastive_loss,
+    is_few,
+    steps_for,
+)
 from featherfit.training.device import Device
 from featherfit.types import Batch, StepReport
 
@@ -119,6 +126,11 @@ def test_what_is_few(rows, few):
     assert is_few(np.arange(rows) % 2) is few
 
 
+@pytest.mark.parametrize(("rows", "steps"), [(2, 40), (71, 40), (80, 45), (240, 135), (356, 200), (10**6, 200)])
+def test_every_row_is_come_by_eighteen_times_within_limits(rows, steps):
+    assert steps_for(rows) == steps
+
+
 def gradients(model: MultiModalModel, batches: list[Batch]) -> tuple[float, dict[str, torch.Tensor]]:
     model.train()
     torch.manual_seed(0)
@@ -158,7 +170,7 @@ def test_classes_part_and_the_head_stays():
     model = model_for()
     head = {name: p.detach().clone() for name, p in model.head.named_parameters()}
     reports = run(model)
-    assert [report.step for report in reports] == list(range(1, reports[0].total_steps + 1))
+    assert [report.step for report in reports] == list(range(1, 41)) and reports[0].total_steps == 40
     assert np.mean([report.loss for report in reports[-5:]]) < 0.8 * reports[0].loss
     for name, parameter in model.head.named_parameters():
         assert torch.equal(parameter, head[name])
