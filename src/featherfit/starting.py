@@ -72,7 +72,7 @@ def _visits(run: Run, config: Config, contrasts: bool) -> float:
     rows = len(run.sets[0])
     return (
         make_plan(rows, config).epochs
-        + (steps_for(rows) * ROWS / rows if contrasts else 0)
+        + (steps_for(rows, len(run.fitted.label.classes)) * ROWS / rows if contrasts else 0)
         + (contrasts or config.optim.head_init == "probe")
     )
 
@@ -135,7 +135,8 @@ def _contrast(run: Run) -> None:
     from featherfit.training.contrastive import MOST_ROWS_A_CLASS, contrast, steps_for
 
     fitted, (train_set, _), ranks = run.fitted, run.sets, run.fitted.device.ranks
-    classes, steps = len(fitted.label.classes), steps_for(len(train_set))
+    classes = len(fitted.label.classes)
+    steps = steps_for(len(train_set), classes)
     optim = fitted.config.optim
     why = f" (at most {MOST_ROWS_A_CLASS} a class)" if optim.few_shot == "auto" else ""
     then = f", and {optim.few_shot_epochs} epochs at most follow" if optim.few_shot_epochs else ""

@@ -126,9 +126,12 @@ def test_what_is_few(rows, few):
     assert is_few(np.arange(rows) % 2) is few
 
 
-@pytest.mark.parametrize(("rows", "steps"), [(2, 40), (71, 40), (80, 45), (240, 135), (356, 200), (10**6, 200)])
-def test_every_row_is_come_by_eighteen_times_within_limits(rows, steps):
-    assert steps_for(rows) == steps
+@pytest.mark.parametrize(
+    ("rows", "classes", "steps"),
+    [(2, 2, 40), (71, 2, 40), (102, 2, 57), (90, 7, 51), (240, 15, 64), (358, 7, 200), (10**6, 2, 200)],
+)
+def test_steps_grow_with_the_rows_of_a_class_and_come_by_each_eighteen_times_at_most(rows, classes, steps):
+    assert steps_for(rows, classes) == steps
 
 
 def gradients(model: MultiModalModel, batches: list[Batch]) -> tuple[float, dict[str, torch.Tensor]]:

@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 
 ROWS = 32
 """Rows of a step of the start."""
-VISITS, STEPS = 18, (40, 200)
-"""How often the start comes by each training row, on average; and the fewest and the most steps it takes for that.
+STEPS, PER_ROW_OF_A_CLASS, VISITS = (40, 200), 4, 18
+"""Fewest and most steps; how many there are for each row that a class has, on average; and how often these may come by a row.
 
-40 steps were too few for 64 rows of each of seven topics, where 200 carry over better by 3 points.
+40 steps were too few for 64 rows of each of seven topics, where 200 carry over better by 1.4 points, and 135 too many for 20 rows of
+each of fifteen intents, where 40 do by 4 points: docs/recipes.md.
 """
 TEMPERATURE = 0.05
 RATE = 0.3
@@ -52,10 +53,10 @@ def is_few(labels: np.ndarray) -> bool:
     return len(labels) <= MOST_ROWS_A_CLASS * len(np.unique(labels))
 
 
-def steps_for(rows: int) -> int:
-    """Steps of the start with so many training rows."""
+def steps_for(rows: int, classes: int) -> int:
+    """Steps of the start with so many training rows of so many classes."""
     fewest, most = STEPS
-    return min(max(round(VISITS * rows / ROWS), fewest), most)
+    return min(max(round(min(PER_ROW_OF_A_CLASS * rows / classes, VISITS * rows / ROWS)), fewest), most)
 
 
 def balanced_batches(labels: np.ndarray, rows: int, steps: int, seed: int) -> Iterator[np.ndarray]:
@@ -147,7 +148,7 @@ def contrast(
     assert dataset.labels is not None
     accelerator = device.accelerator()
     optimizer = accelerator.prepare_optimizer(build_optimizer(model, config), device_placement=False)
-    total = steps_for(len(dataset))
+    total = steps_for(len(dataset), len(np.unique(dataset.labels)))
     shape = schedule(config.optim.lr_schedule, total, round(WARMUP * total), 0.0)
     rates = [RATE * group["lr"] for group in optimizer.param_groups]
     parameters = [parameter for parameter in model.text.parameters() if parameter.requires_grad]
