@@ -37,7 +37,7 @@ ROWS = 32
 STEPS, PER_ROW_OF_A_CLASS, VISITS = (40, 200), 4, 18
 """Fewest and most steps; how many there are for each row that a class has, on average; and how often these may come by a row.
 
-40 steps were too few for 64 rows of each of seven topics, where 200 carry over better by 1.4 points, and 135 too many for 20 rows of
+40 steps were too few for 64 rows of each of seven topics, where 200 carry over better by 1.5 points, and 135 too many for 20 rows of
 each of fifteen intents, where 40 do by 4 points: docs/recipes.md.
 """
 TEMPERATURE = 0.05
