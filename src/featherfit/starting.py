@@ -69,10 +69,11 @@ def _visits(run: Run, config: Config, contrasts: bool) -> float:
     from featherfit.training.contrastive import ROWS, steps_for
     from featherfit.training.loop import make_plan
 
-    rows = len(run.sets[0])
+    rows, labels = len(run.sets[0]), run.sets[0].labels
+    assert labels is not None
     return (
         make_plan(rows, config).epochs
-        + (steps_for(rows, len(run.fitted.label.classes)) * ROWS / rows if contrasts else 0)
+        + (steps_for(labels) * ROWS / rows if contrasts else 0)
         + (contrasts or config.optim.head_init == "probe")
     )
 
@@ -135,8 +136,8 @@ def _contrast(run: Run) -> None:
     from featherfit.training.contrastive import MOST_ROWS_A_CLASS, contrast, steps_for
 
     fitted, (train_set, _), ranks = run.fitted, run.sets, run.fitted.device.ranks
-    classes = len(fitted.label.classes)
-    steps = steps_for(len(train_set), classes)
+    assert train_set.labels is not None
+    classes, steps = len(fitted.label.classes), steps_for(train_set.labels)
     optim = fitted.config.optim
     why = f" (at most {MOST_ROWS_A_CLASS} a class)" if optim.few_shot == "auto" else ""
     then = f", and {optim.few_shot_epochs} epochs at most follow" if optim.few_shot_epochs else ""

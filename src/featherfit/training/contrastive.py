@@ -53,10 +53,11 @@ def is_few(labels: np.ndarray) -> bool:
     return len(labels) <= MOST_ROWS_A_CLASS * len(np.unique(labels))
 
 
-def steps_for(rows: int, classes: int) -> int:
-    """Steps of the start with so many training rows of so many classes."""
+def steps_for(labels: np.ndarray) -> int:
+    """Steps of the start where labels (rows,) are these."""
+    wanted = min(PER_ROW_OF_A_CLASS * len(labels) / len(np.unique(labels)), VISITS * len(labels) / ROWS)
     fewest, most = STEPS
-    return min(max(round(min(PER_ROW_OF_A_CLASS * rows / classes, VISITS * rows / ROWS)), fewest), most)
+    return min(max(round(wanted), fewest), most)
 
 
 def balanced_batches(labels: np.ndarray, rows: int, steps: int, seed: int) -> Iterator[np.ndarray]:
@@ -148,7 +149,7 @@ def contrast(
     assert dataset.labels is not None
     accelerator = device.accelerator()
     optimizer = accelerator.prepare_optimizer(build_optimizer(model, config), device_placement=False)
-    total = steps_for(len(dataset), len(np.unique(dataset.labels)))
+    total = steps_for(dataset.labels)
     shape = schedule(config.optim.lr_schedule, total, round(WARMUP * total), 0.0)
     rates = [RATE * group["lr"] for group in optimizer.param_groups]
     parameters = [parameter for parameter in model.text.parameters() if parameter.requires_grad]
