@@ -66,12 +66,12 @@ def test_elsewhere_nothing_happens(missing, monkeypatch):
     memory.release_freed_memory()
 
 
-def test_what_is_free_goes_back_at_every_sixteenth_forward(calls):
+def test_what_is_free_goes_back_at_every_eighth_forward(calls):
     seen = []
-    for forward in memory.released_now_and_then(range(36)):
+    for forward in memory.released_now_and_then(range(18)):
         seen.append((forward, len(calls)))
-    assert [sum(trims == n for _, trims in seen) for n in (0, 1, 2)] == [16, 16, 4]
-    assert [forward for forward, _ in seen] == list(range(36))
+    assert [sum(trims == n for _, trims in seen) for n in (0, 1, 2)] == [8, 8, 2]
+    assert [forward for forward, _ in seen] == list(range(18))
 
 
 def test_what_is_free_goes_back_at_every_fourth_layer(calls):

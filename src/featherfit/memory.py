@@ -12,7 +12,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_BLOCK = 1 << 30
 _SMALL_BLOCK = 1 << 16
 _KEPT_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "32"}
-_FORWARDS = 16
+_FORWARDS = 8
 TIDIED_AFTER = 4
 """Layers after which a `Tidier` gives back what is free."""
 
@@ -52,7 +52,7 @@ def release_freed_memory() -> None:
 
 
 def released_now_and_then(forwards: Iterable[T]) -> Iterator[T]:
-    """The same items; at every sixteenth, and not at the first, what is free goes back to the system.
+    """The same items; at every eighth, and not at the first, what is free goes back to the system.
 
     Batches differ in size, so that what one has freed fits the next badly and the process grows by a third. Giving it
     back takes some 20 ms.

@@ -30,7 +30,7 @@ IMPLEMENTATION = "featherfit_packed"
 _PRODUCTS_WIDTH = 256
 """Widest rows of a batch for which products are the quicker ones in float32 on a CPU."""
 _LOG2_E = math.log2(math.e)
-_KEPT_WIDTH = 128
+_KEPT_WIDTH = 256
 """Widest rows whose probabilities are kept for the backward pass; beyond, the square of the width is worth recomputing."""
 
 

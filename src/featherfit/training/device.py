@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 CPU_TOKENS = 2048
 """Tokens a forward on a CPU takes at most: more takes memory and wins little (a twentieth at 4,096)."""
 
-CPU_TRAINING_TOKENS = 1280
-"""The same in training, where every token's states are kept for the backward pass (150 KB each in a small model): a fit of
-32 reviews a step took 40 MB less than with 1,536, in the same time, and with 1,024 another 40 less, a fiftieth longer."""
+CPU_TRAINING_TOKENS = 1536
+"""The same in training, where every token's states are kept for the backward pass (150 KB each in a small model)."""
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
