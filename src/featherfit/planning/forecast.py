@@ -70,9 +70,8 @@ class Forecast:
         top = config.optim.top_layers
         if top is not None and model.encoder is not None:
             self.trained = self.depth * layers_on_top(model.encoder, top) // len(model.encoder.layers())
-        visits = make_plan(
-            self.task.total_rows, config
-        ).epochs  # the few-label start, which passes over rows too, left out
+        # The few-label start passes over rows too and is left out.
+        visits = make_plan(self.task.total_rows, config).epochs
         self.keeps_states = keeps_states(model, config, architecture.device, visits)
         self._width = 0 if model.encoder is None else model.encoder.out_dim
         self.padded = model.padded
