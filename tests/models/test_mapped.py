@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,11 @@ from torch import nn
 from featherfit.models import tables
 from featherfit.models.linear import cpu_reorders, freeze_linears, lower_precision
 from featherfit.models.mapped import release_pages
-from featherfit.models.tables import MappedEmbedding
+from featherfit.models.tables import KeptRows, MappedEmbedding
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pages are given back on Linux only")
 
+plain_read = KeptRows._read
 ROWS, WIDTH = 4096, 256  # 4 MB
 
 
@@ -72,15 +75,58 @@ def test_neighbours_in_the_file_keep_their_changes(tmp_path):
     )
 
 
-def test_a_table_lets_go_of_its_pages_now_and_then(mapped, monkeypatch):
-    monkeypatch.setattr(tables, "RELEASED_AFTER", 1000)
-    plain = nn.Embedding.from_pretrained(mapped.clone())
-    own = MappedEmbedding.of(nn.Embedding(ROWS, WIDTH, _weight=mapped).requires_grad_(False), torch.float32)
-    ids = torch.arange(ROWS).view(4, -1)
-    for part in ids:
-        assert torch.equal(own(part), plain(part))
-    assert resident(mapped) < mapped.nbytes / 8
-    assert torch.equal(own(ids[0, :900]), plain(ids[0, :900])) and resident(mapped) > mapped.nbytes / 8
+def frozen_table(weight: torch.Tensor) -> MappedEmbedding:
+    return MappedEmbedding.of(nn.Embedding(ROWS, WIDTH, _weight=weight).requires_grad_(False), torch.bfloat16)
+
+
+def test_a_table_lets_go_of_its_pages_and_keeps_what_it_read(mapped, monkeypatch):
+    read: list[int] = []
+    monkeypatch.setattr(KeptRows, "_read", lambda self, ids: read.extend(ids.tolist()) or plain_read(self, ids))
+    expected = mapped.to(torch.bfloat16)
+    release_pages([mapped])
+    own, ids = frozen_table(mapped), torch.tensor([[7, 4000, 7, 9], [4000, 4000, 0, 7]])
+    with torch.inference_mode():
+        assert torch.equal(own(ids), expected[ids])
+    assert torch.equal(own(ids), expected[ids]) and torch.equal(own(torch.tensor([9, 11])), expected[[9, 11]])
+    assert read == [0, 7, 9, 4000, 11] and resident(mapped) < mapped.nbytes / 8
+
+
+def test_rows_are_right_whatever_is_kept_and_forgotten(mapped, monkeypatch):
+    monkeypatch.setattr(tables, "KEPT_BYTES", 100 * 2 * WIDTH)
+    expected, own = mapped.to(torch.bfloat16), frozen_table(mapped)
+    chance = torch.Generator().manual_seed(0)
+    for number in range(50):
+        ids = torch.randint(ROWS, (1 + 5 * number,), generator=chance)  # more than are kept, in the end
+        assert torch.equal(own(ids), expected[ids])
+    assert len(own._kept._rows) == 100
+
+
+def test_what_is_kept_is_forgotten_when_the_table_changes(mapped):
+    own, ids = frozen_table(mapped), torch.tensor([5, 6])
+    assert torch.equal(own(ids), mapped[ids].to(torch.bfloat16))
+    with torch.no_grad():
+        own.weight.mul_(2)
+    assert torch.equal(own(ids), mapped[ids].to(torch.bfloat16)) and own._kept is None
+
+
+def test_a_copy_of_a_module_keeps_rows_of_its_own(mapped):
+    own, ids = frozen_table(mapped), torch.tensor([5, 6])
+    expected = own(ids)
+    other = copy.deepcopy(own)
+    assert torch.equal(other(ids), expected) and torch.equal(own(ids), expected)
+
+
+def test_threads_do_not_disturb_each_other(mapped, monkeypatch):
+    monkeypatch.setattr(tables, "KEPT_BYTES", 300 * 2 * WIDTH)
+    expected, own = mapped.to(torch.bfloat16), frozen_table(mapped)
+
+    def right(seed: int) -> bool:
+        chance = torch.Generator().manual_seed(seed)
+        some = [torch.randint(ROWS, (200,), generator=chance) for _ in range(100)]
+        return all(torch.equal(own(ids), expected[ids]) for ids in some)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(right, range(8)))
 
 
 def test_a_table_that_trains_keeps_them(mapped, monkeypatch):

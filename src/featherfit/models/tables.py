@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -14,9 +16,13 @@ LARGE_TABLE = 1_000_000
 RELEASED_AFTER = 256
 """Most ids that are looked up before the pages of their table are given back.
 
-Reading them again costs less than a hundredth of a forward. Linux maps 64 KB around every row, or, where its cache keeps a
-file in larger pieces, more: 1,200 ids brought 220 MB in.
+Linux maps 64 KB around every row, or, where its cache keeps a file in larger pieces, more: 1,200 ids brought 220 MB in.
 """
+
+KEPT_BYTES = 8 << 20
+"""What the rows that a table in its file was asked for may take, until all of them are forgotten."""
+
+_KEEPING = Lock()  # predictions may come from several threads, and a lock of the module's own could not be copied
 
 
 class MappedEmbedding(nn.Embedding):
@@ -26,47 +32,102 @@ class MappedEmbedding(nn.Embedding):
     is mapped from a file stays there and takes memory for the rows that were touched, which the system may drop again.
     A drop-in: the parameter `weight` under its name.
 
+    Rows that were read from a file are kept for the next forward, `KEPT_BYTES` of them: a language's texts ask for the
+    same few thousand over and over, and a page fault for each would be a twentieth of a prediction's time.
+
     Attributes:
         dtype: Type of the rows that come out.
     """
 
     dtype: torch.dtype
-    _ids: int
+    _kept: KeptRows | None
     _looked_at: tuple[int, int] | None
-    _in_file: bool
 
     @classmethod
     def of(cls, table: nn.Embedding, dtype: torch.dtype) -> MappedEmbedding:
         """The module that shares the parameter of `table`."""
         own = cls(table.num_embeddings, table.embedding_dim, padding_idx=table.padding_idx, device="meta")
-        own.weight, own.dtype, own._ids, own._looked_at = table.weight, dtype, 0, None
+        own.weight, own.dtype, own._kept, own._looked_at = table.weight, dtype, None, None
         return own.train(table.training)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Ids (...) to rows (..., D) in `dtype`."""
-        if self.weight.requires_grad or not self._is_in_file():
-            return F.embedding(input, self.weight, self.padding_idx).to(self.dtype)
-        parts = [self._looked_up(ids) for ids in input.flatten().split(RELEASED_AFTER)]
-        self._ids += input.numel()
-        if self._ids > RELEASED_AFTER:
-            self._ids = 0
-            give_up(self.weight)
-        return torch.cat(parts).view(*input.shape, -1) if len(parts) > 1 else parts[0].view(*input.shape, -1)
+        if not self.weight.requires_grad:
+            with _KEEPING:
+                kept = self._kept_rows()
+                if kept is not None:
+                    return kept(input.flatten()).view(*input.shape, -1)
+        return F.embedding(input, self.weight, self.padding_idx).to(self.dtype)
 
-    def _looked_up(self, ids: torch.Tensor) -> torch.Tensor:
-        rows = F.embedding(ids, self.weight, self.padding_idx).to(self.dtype)
-        if len(ids) == RELEASED_AFTER:
-            give_up(self.weight)
-        return rows
-
-    def _is_in_file(self) -> bool:
+    def _kept_rows(self) -> KeptRows | None:
+        """Those of the table as it is now; None where no file holds it."""
         if self._looked_at != state_of(self.weight):
-            self._looked_at, (self._in_file,) = state_of(self.weight), files_hold([self.weight])
-        return self._in_file
+            in_file = files_hold([self.weight])[0]
+            self._looked_at, self._kept = state_of(self.weight), KeptRows(self.weight, self.dtype) if in_file else None
+        return self._kept
 
     def extra_repr(self) -> str:
         """As for `nn.Embedding`, and the type of the rows."""
         return f"{super().extra_repr()}, dtype={self.dtype}"
+
+
+class KeptRows:
+    """Gives rows of a table that a file holds, and keeps them: each is read once until there is no more room."""
+
+    def __init__(self, table: torch.Tensor, dtype: torch.dtype):
+        """Keeps nothing yet.
+
+        Args:
+            table: (rows, D); frozen, mapped from a file, and `files_hold` it.
+            dtype: Type of the rows that come out.
+        """
+        self._table, self._dtype = table.detach(), dtype
+        self._most = min(len(table), max(1, KEPT_BYTES // (table.shape[1] * dtype.itemsize)))
+        self._forget()
+
+    @staticmethod
+    def most_bytes(table: torch.Tensor, dtype: torch.dtype) -> int:
+        """What one of these takes when it is full."""
+        return len(table) * torch.int32.itemsize + min(KEPT_BYTES, table.numel() * dtype.itemsize)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> KeptRows:
+        return KeptRows(self._table, self._dtype)
+
+    @torch.no_grad()
+    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+        """Ids (N,) to rows (N, D)."""
+        with torch.inference_mode(False):  # what is kept serves training, too
+            places = self._places[ids]
+            new = ids[places < 0].unique()
+            if self._count + len(new) > self._most:
+                self._forget()
+                new = ids.unique()
+            if len(new) > self._most:
+                return self._read(ids)
+            if len(new):
+                self._keep(new)
+                places = self._places[ids]
+        return self._rows[places]
+
+    def _forget(self) -> None:
+        with torch.inference_mode(False):
+            self._places = torch.full((len(self._table),), -1, dtype=torch.int32)
+            self._rows = torch.empty(self._most, self._table.shape[1], dtype=self._dtype)
+        self._count = 0
+
+    def _keep(self, ids: torch.Tensor) -> None:
+        end = self._count + len(ids)
+        self._rows[self._count : end] = self._read(ids)
+        self._places[ids] = torch.arange(self._count, end, dtype=torch.int32)
+        self._count = end
+
+    def _read(self, ids: torch.Tensor) -> torch.Tensor:
+        """Rows from the file, whose pages are given back meanwhile."""
+        parts = []
+        for some in ids.split(RELEASED_AFTER):
+            parts.append(F.embedding(some, self._table).to(self._dtype))
+            give_up(self._table)
+        return torch.cat(parts)
 
 
 def give_rows_in(model: nn.Module, dtype: torch.dtype, *, mapped: bool) -> None:

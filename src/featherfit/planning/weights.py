@@ -14,7 +14,7 @@ from featherfit.models.backbone import READ_AT_ONCE, stored_dtype
 from featherfit.models.build import MultiModalModel, model_size
 from featherfit.models.linear import FrozenLinear, cpu_reorders
 from featherfit.models.quantized import QuantizedLinear
-from featherfit.models.tables import LARGE_TABLE, RELEASED_AFTER, MappedEmbedding
+from featherfit.models.tables import LARGE_TABLE, RELEASED_AFTER, KeptRows, MappedEmbedding
 from featherfit.planning.copies import Architecture
 
 MATRICES, COPIES, TABLES, MAPPED, VECTORS = (
@@ -85,7 +85,7 @@ def weights_of(model: MultiModalModel, architecture: Architecture, ids: Iterable
                 if isinstance(module, nn.Embedding):
                     largest_table = max(largest_table, parameter.numel() * 4)
             elif isinstance(module, MappedEmbedding) and mapped and in_file and parameter.numel() > LARGE_TABLE:
-                frozen[MAPPED] += _touched(ids, parameter)
+                frozen[MAPPED] += _touched(ids, parameter) + KeptRows.most_bytes(parameter, module.dtype)
             elif isinstance(module, nn.Embedding):
                 frozen[TABLES] += parameter.nbytes
             elif isinstance(module, FrozenLinear) and name == "weight" and copies:
