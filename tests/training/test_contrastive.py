@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from tiny_models import tiny_model
+from torch import nn
 
 from featherfit.adapters.apply import apply_adapters
 from featherfit.config.dotted import build_config
@@ -19,6 +20,7 @@ from featherfit.errors import TrainingError
 from featherfit.models.build import MultiModalModel
 from featherfit.training import contrastive
 from featherfit.training.contrastive import (
+    Objective,
     accumulate,
     balanced_batches,
     contrast,
@@ -134,11 +136,39 @@ def test_steps_grow_with_the_rows_of_a_class_and_come_by_each_eighteen_times_at_
     assert steps_for(np.arange(rows) % classes) == steps
 
 
+def test_objective_is_half_a_classifiers_cross_entropy():
+    """Against the sums of both: the logits are those of embeddings brought to a length of 8."""
+    torch.manual_seed(0)
+    embeddings, labels = torch.randn(6, 5) * 3, torch.tensor([0, 1, 2, 0, 1, 1])
+    objective = Objective(5, 3)
+    with torch.no_grad():
+        objective.classifier.weight.normal_()
+        objective.classifier.bias.normal_()
+    directions = 8 * embeddings / embeddings.norm(dim=1, keepdim=True)
+    logits = (directions @ objective.classifier.weight.T + objective.classifier.bias).detach().numpy()
+    entropy = np.mean([math.log(sum(map(math.exp, row))) - row[own] for row, own in zip(logits, labels, strict=True)])
+    expected = (by_the_sums(embeddings.numpy(), labels.tolist(), contrastive.TEMPERATURE) + entropy) / 2
+    assert objective(embeddings, labels).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_classifier_begins_without_a_say_and_draws_nothing():
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    objective = Objective(5, 3)
+    assert torch.equal(torch.rand(1), expected) and not any(p.any() for p in objective.parameters())
+
+
 def gradients(model: MultiModalModel, batches: list[Batch]) -> tuple[float, dict[str, torch.Tensor]]:
+    """Of the model and of a classifier that has learned something."""
     model.train()
     torch.manual_seed(0)
-    loss = accumulate(model, batches, CPU.accelerator(), CPU)
-    return loss, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    objective = Objective(model.out_dim, 3)
+    for parameter in objective.parameters():
+        nn.init.normal_(parameter)
+    loss = accumulate(model, objective, batches, CPU.accelerator(), CPU)
+    named = [*model.named_parameters(), *objective.named_parameters()]
+    return loss, {name: p.grad for name, p in named if p.grad is not None}
 
 
 def batch(rows: list[int]) -> Batch:
@@ -150,6 +180,7 @@ def test_gradients_do_not_depend_on_the_pieces():
     parts, of_parts = gradients(model_for(), [batch([0, 1, 2, 3, 4]), batch([5]), batch([6, 7, 8, 9, 10, 11])])
     assert parts == pytest.approx(whole, rel=1e-5)
     assert of_parts.keys() == of_whole.keys()
+    assert {"classifier.weight", "classifier.bias"} < of_whole.keys()
     assert not any(name.startswith("head") for name in of_whole)
     for name, gradient in of_whole.items():
         torch.testing.assert_close(of_parts[name], gradient, rtol=1e-3, atol=1e-6)
@@ -177,6 +208,20 @@ def test_classes_part_and_the_head_stays():
     assert np.mean([report.loss for report in reports[-5:]]) < 0.8 * reports[0].loss
     for name, parameter in model.head.named_parameters():
         assert torch.equal(parameter, head[name])
+
+
+def test_the_classifier_learns_at_its_own_rate(monkeypatch):
+    """That which is told is the adapters'."""
+    seen: list[torch.optim.Optimizer] = []
+    build = contrastive.build_optimizer
+    monkeypatch.setattr(contrastive, "build_optimizer", lambda *args: seen.append(build(*args)) or seen[-1])
+    monkeypatch.setattr(contrastive, "WARMUP", 0.0)
+    reports = contrast(model_for(), DATA, CONFIG, pad_id=0, longest=LONGEST, device=CPU, seed=0)
+    first = next(reports)
+    *others, own = seen[0].param_groups
+    assert own["lr"] == pytest.approx(contrastive.CLASSIFIER_RATE) and own["weight_decay"] == 0
+    assert first.learning_rate == max(group["lr"] for group in others) == pytest.approx(0.3 * 0.02)
+    assert any(p.any() for p in own["params"])
 
 
 def test_same_seed_same_bits():

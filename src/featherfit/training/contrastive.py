@@ -2,8 +2,9 @@
 
 With few rows a head has little to go by, but pairs of rows are many. SetFit (Tunstall et al. 2022, arXiv 2209.11055) trains
 the encoder on them first and fits a head to it then. Here every step compares all rows of a batch with each other, by the
-supervised contrastive loss (Khosla et al. 2020, arXiv 2004.11362, equation 2), and what trains is what trains anyway: the
-adapters, or the whole encoder without any.
+supervised contrastive loss (Khosla et al. 2020, arXiv 2004.11362, equation 2), and half of the loss is the cross-entropy of a
+classifier of their directions (Gunel et al. 2021, arXiv 2011.01403, weigh the two likewise). What trains is what trains anyway:
+the adapters, or the whole encoder without any. The classifier is thrown away.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 
 from featherfit.config.schema import Config
@@ -43,6 +45,8 @@ each of fifteen intents, where 40 do by 4 points: docs/recipes.md.
 TEMPERATURE = 0.05
 RATE = 0.3
 """Of the method's learning rate."""
+CLASSIFIER_RATE, LENGTH = 1e-2, 8.0
+"""The classifier's learning rate, at its highest; and how long the directions are that it reads, so that its logits spread."""
 WARMUP = 0.1
 MOST_ROWS_A_CLASS = 64
 """Training rows a class, on average, up to which `optim.few_shot=auto` starts so."""
@@ -126,6 +130,22 @@ def contrastive_loss(embeddings: torch.Tensor, labels: torch.Tensor, temperature
     return of_row.sum() / (others > 0).sum().clamp(min=1)
 
 
+class Objective(nn.Module):
+    """The loss of embeddings and their labels, half of it a classifier's that learns along with them."""
+
+    def __init__(self, width: int, classes: int):
+        """Takes the width D of an embedding; the classifier begins at zero and so sends no noise into the encoder."""
+        super().__init__()
+        self.classifier = nn.utils.skip_init(nn.Linear, width, classes)
+        nn.init.zeros_(self.classifier.weight)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The mean of `contrastive_loss` and the classifier's cross-entropy, a number; arguments as for the former."""
+        logits = self.classifier(LENGTH * functional.normalize(embeddings, dim=1))
+        return (contrastive_loss(embeddings, labels) + functional.cross_entropy(logits, labels)) / 2
+
+
 def contrast(
     model: MultiModalModel, dataset: Dataset, config: Config, *, pad_id: int, longest: int, device: Device, seed: int
 ) -> Iterator[StepReport]:
@@ -148,7 +168,10 @@ def contrast(
     """
     assert dataset.labels is not None
     accelerator = device.accelerator()
-    optimizer = accelerator.prepare_optimizer(build_optimizer(model, config), device_placement=False)
+    objective = Objective(model.out_dim, model.outputs).to(device.place)
+    optimizer = build_optimizer(model, config)
+    optimizer.add_param_group({"params": list(objective.parameters()), "lr": CLASSIFIER_RATE / RATE, "weight_decay": 0.0})
+    optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
     total = steps_for(dataset.labels)
     shape = schedule(config.optim.lr_schedule, total, round(WARMUP * total), 0.0)
     rates = [RATE * group["lr"] for group in optimizer.param_groups]
@@ -158,7 +181,7 @@ def contrast(
     began, done = time.monotonic(), 0
 
     def gradients(batches: list[Batch]) -> float:
-        return accumulate(model, limit.within(batches), accelerator, device)
+        return accumulate(model, objective, limit.within(batches), accelerator, device)
 
     steps = balanced_batches(dataset.labels, ROWS, total, seed)
     for step, rows in enumerate(released_now_and_then(steps), start=1):
@@ -185,12 +208,14 @@ def contrast(
         done += len(rows)
         yield StepReport(
             step=step, total_steps=total, epoch=1, loss=loss, rows=done, seconds=time.monotonic() - began,
-            learning_rate=max(group["lr"] for group in optimizer.param_groups),
+            learning_rate=max(group["lr"] for group in optimizer.param_groups[:-1]),
         )  # fmt: skip
     device.ranks.same_weights(parameters)
 
 
-def accumulate(model: MultiModalModel, batches: list[Batch], accelerator: Accelerator, device: Device) -> float:
+def accumulate(
+    model: MultiModalModel, objective: Objective, batches: list[Batch], accelerator: Accelerator, device: Device
+) -> float:
     """Gradients of the loss over the rows of all batches together; returns that loss.
 
     Of several batches the embeddings come first, without gradients; then each is computed again and gets its part of the
@@ -198,6 +223,7 @@ def accumulate(model: MultiModalModel, batches: list[Batch], accelerator: Accele
 
     Args:
         model: In training mode, on the accelerator's device.
+        objective: The loss, whose classifier gets its gradients, too.
         batches: With labels.
         accelerator: From `Device.accelerator`.
         device: Whose random numbers a second forward takes again.
@@ -210,7 +236,7 @@ def accumulate(model: MultiModalModel, batches: list[Batch], accelerator: Accele
     labels = torch.cat([batch.labels for batch in batches if batch.labels is not None]).to(accelerator.device)
     if len(batches) == 1:
         with fits(batches[0]):
-            loss = contrastive_loss(embed(batches[0]), labels)
+            loss = objective(embed(batches[0]), labels)
             accelerator.backward(loss)
             return float(loss.detach())
     kept: list[torch.Tensor] = []
@@ -220,8 +246,10 @@ def accumulate(model: MultiModalModel, batches: list[Batch], accelerator: Accele
         with fits(batch), torch.no_grad():
             kept.append(embed(batch))
     embeddings = torch.cat(kept).requires_grad_(True)
-    loss = contrastive_loss(embeddings, labels)
-    (gradient,) = torch.autograd.grad(loss, embeddings)
+    loss = objective(embeddings, labels)
+    own = list(objective.parameters())
+    gradient, *of_own = torch.autograd.grad(loss, [embeddings, *own])
+    accelerator.backward(sum((one * its).sum() for one, its in zip(own, of_own, strict=True)))
     for batch, rewind, part in zip(batches, rewinds, gradient.split([len(batch) for batch in batches]), strict=True):
         rewind()
         with fits(batch):
