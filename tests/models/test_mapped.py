@@ -109,6 +109,12 @@ def test_what_is_kept_is_forgotten_when_the_table_changes(mapped):
     assert torch.equal(own(ids), mapped[ids].to(torch.bfloat16)) and own._kept is None
 
 
+@pytest.mark.parametrize("wrong", [-1, ROWS])
+def test_ids_that_the_table_lacks_are_refused(mapped, wrong):
+    with pytest.raises(IndexError):
+        frozen_table(mapped)(torch.tensor([0, wrong]))
+
+
 def test_a_copy_of_a_module_keeps_rows_of_its_own(mapped):
     own, ids = frozen_table(mapped), torch.tensor([5, 6])
     expected = own(ids)

@@ -97,7 +97,7 @@ class KeptRows:
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
         """Ids (N,) to rows (N, D)."""
         with torch.inference_mode(False):  # what is kept serves training, too
-            places = self._places[ids]
+            places = self._places.index_select(0, ids)
             new = ids[places < 0].unique()
             if self._count + len(new) > self._most:
                 self._forget()
@@ -106,8 +106,8 @@ class KeptRows:
                 return self._read(ids)
             if len(new):
                 self._keep(new)
-                places = self._places[ids]
-        return self._rows[places]
+                places = self._places.index_select(0, ids)
+        return self._rows.index_select(0, places)
 
     def _forget(self) -> None:
         with torch.inference_mode(False):

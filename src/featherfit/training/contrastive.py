@@ -2,9 +2,9 @@
 
 With few rows a head has little to go by, but pairs of rows are many. SetFit (Tunstall et al. 2022, arXiv 2209.11055) trains
 the encoder on them first and fits a head to it then. Here every step compares all rows of a batch with each other, by the
-supervised contrastive loss (Khosla et al. 2020, arXiv 2004.11362, equation 2), and half of the loss is the cross-entropy of a
-classifier of their directions (Gunel et al. 2021, arXiv 2011.01403, weigh the two likewise). What trains is what trains anyway:
-the adapters, or the whole encoder without any. The classifier is thrown away.
+supervised contrastive loss (Khosla et al. 2020, arXiv 2004.11362, equation 2); the other half of the loss is the cross-entropy of
+a classifier of their directions (Gunel et al. 2021, arXiv 2011.01403, add the two up so), which is then thrown away. What trains
+is what trains anyway: the adapters, or the whole encoder without any.
 """
 
 from __future__ import annotations
