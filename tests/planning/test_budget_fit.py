@@ -24,7 +24,7 @@ def load_benchmark() -> Any:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
 def test_half_of_the_memory_gives_the_same_losses(tmp_path):
     benchmark = load_benchmark()
-    benchmark.write_checkpoint(tmp_path / "checkpoint", "t5", "deep")
+    benchmark.write_checkpoint(tmp_path / "checkpoint", "decoder", "deep")
     run = {"size": "deep", "peft": "lora", "checkpointing": False, "precision": "32"}
     run |= {"checkpoint": str(tmp_path / "checkpoint"), "more": {"optim.max_steps": 6}}
     usual = benchmark.in_process("fit", run)

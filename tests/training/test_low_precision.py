@@ -117,7 +117,7 @@ class TestPrepare:
 
 
 @pytest.mark.parametrize(
-    ("kind", "training", "tokens"), [("cpu", False, 2048), ("cpu", True, 1536), ("cuda", True, 8192)]
+    ("kind", "training", "tokens"), [("cpu", False, 2048), ("cpu", True, 1280), ("cuda", True, 8192)]
 )
 def test_tokens_of_a_forward(kind, training, tokens):
     device = dataclasses.replace(Device(torch.device("cpu"), "no"), place=torch.device(kind))

@@ -25,9 +25,11 @@ from featherfit.planning.weights import weights_of
 from featherfit.training.loop import make_plan
 from featherfit.training.prefix import IN_MEMORY, keeps_states
 
-_KEPT, _KEPT_TIDIED = 0.7, 0.57
-"""Memory that is free and kept, as a share of what a forward makes: freed blocks serve the next ones badly. The second is of
-what is made between two layers before which a `Tidier` gives it back."""
+_KEPT, _KEPT_BESIDES, _KEPT_AT_MOST = 0.45, 80_000_000, 1.2
+"""Memory that is free and kept, since freed blocks serve the next ones badly: a share of what a forward makes, and bytes that do not
+shrink with it; together at most so many times that."""
+_KEPT_TIDIED = 0.57
+"""The same as a share of what is made between two layers before which a `Tidier` gives it back."""
 _SMALL_BLOCKS = 0.05
 """The same where free memory goes back to the system, which small blocks do not."""
 
@@ -215,7 +217,7 @@ class Forecast:
             return round((1 + _SMALL_BLOCKS) * used)
         if checkpointing:
             return round(used + _KEPT_TIDIED * self._most(forwards, False, min(layers, TIDIED_AFTER)))
-        return round((1 + _KEPT) * used)
+        return round(used + min(_KEPT_BESIDES + _KEPT * used, _KEPT_AT_MOST * used))
 
     def _most(self, forwards: list[Forward], checkpointing: bool, layers: int) -> float:
         self._measure(forwards, checkpointing)

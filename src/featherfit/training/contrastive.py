@@ -170,7 +170,9 @@ def contrast(
     accelerator = device.accelerator()
     objective = Objective(model.out_dim, model.outputs).to(device.place)
     optimizer = build_optimizer(model, config)
-    optimizer.add_param_group({"params": list(objective.parameters()), "lr": CLASSIFIER_RATE / RATE, "weight_decay": 0.0})
+    optimizer.add_param_group(
+        {"params": list(objective.parameters()), "lr": CLASSIFIER_RATE / RATE, "weight_decay": 0.0}
+    )
     optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
     total = steps_for(dataset.labels)
     shape = schedule(config.optim.lr_schedule, total, round(WARMUP * total), 0.0)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CPU_TOKENS = 2048
 """Tokens a forward on a CPU takes at most: more takes memory and wins little (a twentieth at 4,096)."""
 
-CPU_TRAINING_TOKENS = 1536
+CPU_TRAINING_TOKENS = 1280
 """The same in training, where every token's states are kept for the backward pass (150 KB each in a small model)."""
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
