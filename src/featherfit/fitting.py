@@ -55,9 +55,8 @@ def run_fit(request: FitRequest, work: Workspace, reporter: Reporter, previous: 
     if resumes:
         request, problems = resumed_request(request, work.record)
         base, previous = build_config(work.record["asked"]), _began_from(work)
-    with collection_paused():
-        asked, frame, tuning = read_request(request, reporter, base)
-        from featherfit.training.device import has_gpu
+    asked, frame, tuning = read_request(request, reporter, base)
+    from featherfit.training.device import has_gpu
 
     with _seeded(request.seed, on_gpu=has_gpu()):
         with collection_paused():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from featherfit.config.dotted import Overrides
 from featherfit.config.resolve import resolve_config
 from featherfit.errors import ConfigError
+from featherfit.startup import collection_paused
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +68,7 @@ class Prepared:
     rejected: pd.DataFrame | None = None
 
 
+@collection_paused()  # torch is imported here
 def read_request(
     request: FitRequest, reporter: Reporter, base: Config | None
 ) -> tuple[Config, pd.DataFrame, pd.DataFrame | None]:

@@ -83,7 +83,10 @@ class KeptRows:
         """
         self._table, self._dtype = table.detach(), dtype
         self._most = min(len(table), max(1, KEPT_BYTES // (table.shape[1] * dtype.itemsize)))
-        self._forget()
+        self._count = 0
+        with torch.inference_mode(False):  # what is kept serves training, too
+            self._places = torch.full((len(table),), -1, dtype=torch.int32)
+            self._rows = torch.empty(self._most, table.shape[1], dtype=dtype)
 
     @staticmethod
     def most_bytes(table: torch.Tensor, dtype: torch.dtype) -> int:
@@ -96,11 +99,12 @@ class KeptRows:
     @torch.no_grad()
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
         """Ids (N,) to rows (N, D)."""
-        with torch.inference_mode(False):  # what is kept serves training, too
+        with torch.inference_mode(False):
             places = self._places.index_select(0, ids)
             new = ids[places < 0].unique()
             if self._count + len(new) > self._most:
-                self._forget()
+                self._places.fill_(-1)
+                self._count = 0
                 new = ids.unique()
             if len(new) > self._most:
                 return self._read(ids)
@@ -108,12 +112,6 @@ class KeptRows:
                 self._keep(new)
                 places = self._places.index_select(0, ids)
         return self._rows.index_select(0, places)
-
-    def _forget(self) -> None:
-        with torch.inference_mode(False):
-            self._places = torch.full((len(self._table),), -1, dtype=torch.int32)
-            self._rows = torch.empty(self._most, self._table.shape[1], dtype=self._dtype)
-        self._count = 0
 
     def _keep(self, ids: torch.Tensor) -> None:
         end = self._count + len(ids)
