@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from featherfit.errors import CheckpointError
 from featherfit.models import tables
 from featherfit.models.linear import cpu_reorders, freeze_linears, lower_precision
-from featherfit.models.mapped import release_pages
+from featherfit.models.mapped import FileRows, release_pages
 from featherfit.models.tables import KeptRows, MappedEmbedding
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pages are given back on Linux only")
@@ -89,6 +90,37 @@ def test_a_table_lets_go_of_its_pages_and_keeps_what_it_read(mapped, monkeypatch
         assert torch.equal(own(ids), expected[ids])
     assert torch.equal(own(ids), expected[ids]) and torch.equal(own(torch.tensor([9, 11])), expected[[9, 11]])
     assert read == [0, 7, 9, 4000, 11] and resident(mapped) < mapped.nbytes / 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rows_are_read_without_touching_a_page(tmp_path, dtype):
+    table = torch.randn(ROWS, WIDTH).to(dtype)
+    save_file({"a": torch.zeros(7), "table": table}, tmp_path / "w.safetensors")
+    held = load_file(tmp_path / "w.safetensors")["table"]
+    release_pages([held])
+    before, numbers = resident(held), torch.tensor([0, ROWS - 1, 17, 17])
+    assert torch.equal(FileRows(held)(numbers), table[numbers]) and resident(held) == before
+    assert FileRows(held)(numbers[:0]).shape == (0, WIDTH)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_went_is_read_through_its_mapping(replaced, mapped, tmp_path):
+    expected, file = mapped.to(torch.bfloat16), tmp_path / "w.safetensors"
+    release_pages([mapped])
+    file.rename(tmp_path / "old")
+    if replaced:
+        save_file({"table": torch.zeros(ROWS, WIDTH), "bias": torch.zeros(7)}, file)
+    ids = torch.arange(0, ROWS, 3)
+    assert torch.equal(frozen_table(mapped)(ids), expected[ids]) and resident(mapped) < mapped.nbytes / 8
+
+
+def test_a_file_that_became_shorter_is_told(mapped, tmp_path):
+    own = frozen_table(mapped)
+    own(torch.tensor([1]))
+    with (tmp_path / "w.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(CheckpointError, match="has changed since it was loaded"):
+        own(torch.tensor([ROWS - 1]))
 
 
 def test_rows_are_right_whatever_is_kept_and_forgotten(mapped, monkeypatch):

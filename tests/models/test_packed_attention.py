@@ -137,20 +137,31 @@ def test_the_kernel_follows_type_and_width(longest, dtype, fused, monkeypatch):
 @pytest.mark.parametrize("size", [1.0, 3e3], ids=str)
 def test_powers_of_two_are_the_softmax_whatever_the_size_of_the_scores(lengths, causal, size, monkeypatch):
     """Scores of some thousands leave bfloat16's range and are computed by a softmax."""
-    tried = []
-    own = attention._attended_in_powers
-    monkeypatch.setattr(attention, "_attended_in_powers", lambda *given: tried.append(own(*given)) or tried[-1])
+    sums, own = [], attention._within_reach
+    monkeypatch.setattr(attention, "_within_reach", lambda given: sums.append(own(given)) or sums[-1])
     q, k, v, _ = inputs(lengths, torch.bfloat16)
     q = q * size
     with torch.no_grad():
-        given = ours(lengths, q, k, v, causal=causal)
-        assert tried and all(tried) == (size == 1.0)
-        monkeypatch.setattr(attention, "_attended_in_powers", lambda *given: False)
-        by_softmax, expected = (function(lengths, q, k, v, causal=causal) for function in (ours, by_row))
-    if size == 1.0:
+        given, expected = (function(lengths, q, k, v, causal=causal) for function in (ours, by_row))
+    by_softmax = ours(lengths, q.requires_grad_(), k, v, causal=causal).detach()
+    whole, *groups = sums
+    assert whole == (size == 1.0) and bool(groups) != whole
+    if whole:
         torch.testing.assert_close(given.double(), expected.double(), rtol=3e-2, atol=3e-2)
     else:
-        assert given.isfinite().all() and (len(set(tried)) == 2 or torch.equal(given, by_softmax))
+        assert given.isfinite().all() and (any(groups) or torch.equal(given, by_softmax))
+
+
+def test_a_row_whose_scores_are_out_of_range_changes_no_other_group():
+    lengths = [5, 5, 300]
+    q, k, v, _ = inputs(lengths, torch.bfloat16)
+    large = q.clone()
+    large[:, :, 10:] *= 3e3
+    with torch.no_grad():
+        before, after = (ours(lengths, x, k, v) for x in (q, large))
+        expected = ours(lengths, large.requires_grad_(), k, v).detach()
+    assert torch.equal(after[:, :10], before[:, :10])
+    assert torch.equal(after[:, 10:], expected[:, 10:]) and after.isfinite().all()
 
 
 def test_outside_autograd_it_is_the_same():

@@ -37,7 +37,7 @@ def test_counts_are_those_of_the_model_a_fit_builds(model_type, peft, tmp_path):
     )
     assert all(parameter.device.type == "meta" for parameter in without.encoder.parameters())
     assert model_size(without) == model_size(built)
-    weights = weights_of(without, architecture, [])
+    weights = weights_of(without, architecture)
     unique = {id(p): p for p in built.parameters()}.values()
     assert weights.trained == sum(p.nbytes for p in unique if p.requires_grad)
     assert sum(weights.frozen.values()) == sum(p.nbytes for p in unique if not p.requires_grad)

@@ -22,10 +22,12 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 GELU_LOW = -0.16998
 """What GELU never falls below."""
+
+_OUTLIERS_STEP = 4
+"""Outlying channels are filled up to a multiple of these, so that most layers share oneDNN's kernels."""
 
 _TYPICAL_ROWS = 1024  # oneDNN picks the weight's blocked order for a number of rows; any large one gives the same
 
@@ -111,10 +113,9 @@ class Quantizer:
         self._held = (weakref.ref(x, self._forget), _version(x), codes)
         return codes
 
-    def matrix(self, linear: nn.Linear) -> Int8Matrix:
-        """The matrix of a layer that gets these codes, which takes the factors back."""
-        weight = linear.weight if self.factors is None else linear.weight / self.factors
-        return Int8Matrix(weight, linear.bias)
+    def matrix(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Int8Matrix:
+        """The matrix of a layer that gets these codes, (out, in), which takes the factors back."""
+        return Int8Matrix(weight if self.factors is None else weight / self.factors, bias)
 
     def _forget(self, reference: weakref.ref[torch.Tensor]) -> None:
         held = self._held
@@ -182,7 +183,7 @@ class Int8Linear(nn.Module):
             dtype: Type of what comes out: float32 or bfloat16.
         """
         super().__init__()
-        self.matrix = quantizer.matrix(linear)
+        self.matrix = quantizer.matrix(linear.weight, linear.bias)
         self.quantizer, self.dtype = quantizer, dtype
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -195,7 +196,8 @@ class Activations(NamedTuple):
 
     Attributes:
         codes: (..., F) uint8, every channel cut at the end of the range.
-        excess: (..., k): by how much the k outlying channels exceed it, 0 where they do not; None if there are none.
+        excess: (..., k): by how much the outlying channels exceed it, 0 where they do not; None if there are none. As many
+            zeros follow as make k a multiple of `_OUTLIERS_STEP`.
     """
 
     codes: torch.Tensor
@@ -218,17 +220,21 @@ class Int8Up(nn.Module):
             dtype: Type in which their excess is computed.
         """
         super().__init__()
-        self.matrix, self.quantizer = quantizer.matrix(linear), quantizer
-        self.high, self.out = high, Range.of(GELU_LOW, high)
-        self.rows = linear.weight.detach()[outliers].to(dtype)
-        self.row_bias = None if linear.bias is None else linear.bias.detach()[outliers].to(dtype)
+        self.matrix, self.quantizer = quantizer.matrix(linear.weight, linear.bias), quantizer
+        self.high, self.out, self.dtype = high, Range.of(GELU_LOW, high), dtype
+        self.outlying = None
+        if len(outliers):
+            weight = _filled_up(linear.weight.detach()[outliers])
+            bias = None if linear.bias is None else _filled_up(linear.bias.detach()[outliers])
+            self.outlying = quantizer.matrix(weight, bias)
 
     def forward(self, x: torch.Tensor) -> Activations:
         """(..., in) to activations of (..., F)."""
-        codes = self.matrix.times(self.quantizer(x), self.quantizer.range, torch.uint8, gelu=True, out=self.out)
-        if len(self.rows) == 0:
+        read, range = self.quantizer(x), self.quantizer.range
+        codes = self.matrix.times(read, range, torch.uint8, gelu=True, out=self.out)
+        if self.outlying is None:
             return Activations(codes, None)
-        excess = F.gelu(F.linear(x.to(self.rows.dtype), self.rows, self.row_bias)).sub_(self.high).relu_()
+        excess = self.outlying.times(read, range, self.dtype, gelu=True).sub_(self.high).relu_()
         return Activations(codes, excess)
 
 
@@ -246,11 +252,17 @@ class Int8Down(nn.Module):
         """
         super().__init__()
         self.matrix, self.range, self.dtype = Int8Matrix(linear.weight, linear.bias), up.out, dtype
-        self.columns = linear.weight.detach()[:, outliers].to(dtype)
+        self.columns = _filled_up(linear.weight.detach()[:, outliers].t()).to(dtype)
 
     def forward(self, x: Activations) -> torch.Tensor:
         """Activations of (..., F) to (..., out)."""
         y = self.matrix.times(x.codes, self.range, self.dtype)
         if x.excess is not None:
-            y.view(-1, y.shape[-1]).addmm_(x.excess.view(-1, x.excess.shape[-1]), self.columns.t())
+            y.view(-1, y.shape[-1]).addmm_(x.excess.view(-1, x.excess.shape[-1]), self.columns)
         return y
+
+
+def _filled_up(rows: torch.Tensor) -> torch.Tensor:
+    """(k, ...), with zeros below up to the next multiple of `_OUTLIERS_STEP`."""
+    missing = -len(rows) % _OUTLIERS_STEP
+    return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])])

@@ -132,18 +132,17 @@ def _forward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, settings: _Settings, *, keep: bool
 ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
     """(T * H, d), and what a backward pass reads: all inputs, then per group probabilities and the dropout's factors."""
-    in_powers = not keep and q.dtype == torch.bfloat16 and settings.dropout == 0 and settings.window is None
     packing = settings.packing
     inputs = q.new_empty(3, len(packing.take), q.shape[-1])
     for own, x in zip(inputs, (q, k, v), strict=True):
         torch.index_select(x, 0, packing.take, out=own)
+    if not keep and q.dtype == torch.bfloat16 and settings.dropout == 0 and settings.window is None:
+        return _attended_in_powers(inputs, settings).index_select(0, packing.put), []
     attended = q.new_empty(inputs.shape[1:])
     kept: list[torch.Tensor | None] = [inputs]
     for group in packing.groups:
-        own, mask, target = settings.of(group, inputs), settings.mask(group, q.dtype), settings.of(group, attended)
-        if in_powers and _attended_in_powers(own, mask, settings.scale, target):
-            continue
-        probabilities = _probabilities(own, mask, settings.scale)
+        own, target = settings.of(group, inputs), settings.of(group, attended)
+        probabilities = _probabilities(own, settings.mask(group, q.dtype), settings.scale)
         factors, weights = None, probabilities
         if settings.dropout > 0:
             factors = torch.empty_like(probabilities).bernoulli_(1 - settings.dropout).div_(1 - settings.dropout)
@@ -191,23 +190,33 @@ class _Products(torch.autograd.Function):
         return *found, None
 
 
-def _attended_in_powers(inputs: torch.Tensor, mask: torch.Tensor | None, scale: float, out: torch.Tensor) -> bool:
-    """softmax(scale q k^T + mask) v into `out`, by powers of two, whose sums (in float32, rounded once) divide at the end.
+def _attended_in_powers(inputs: torch.Tensor, settings: _Settings) -> torch.Tensor:
+    """softmax(scale q k^T + mask) v for every group, by powers of two, whose sums (in float32, rounded once) divide at the end.
 
     Attention takes 10 to 25 % less time so than by a softmax, which looks for every row's greatest score first so that no
-    power is out of range. Bfloat16 reaches from 2^-126 to 2^127, which scores rarely leave.
-
-    Returns:
-        False where a row's sum comes near these ends; `out` is not written then.
+    power is out of range. Bfloat16 reaches from 2^-126 to 2^127, which scores rarely leave; groups where one does are
+    computed by a softmax.
     """
-    q, k, v = inputs
-    powers = _scores(q, k, mask, scale * _LOG2_E).exp2_()
-    sums = powers.sum(-1, keepdim=True)
+    attended, sums = inputs.new_empty(inputs.shape[1:]), inputs.new_empty(inputs.shape[1], 1)
+    for group in settings.packing.groups:
+        q, k, v = settings.of(group, inputs)
+        powers = _scores(q, k, settings.mask(group, q.dtype), settings.scale * _LOG2_E).exp2_()
+        torch.sum(powers, -1, keepdim=True, out=settings.of(group, sums))
+        torch.bmm(powers, v, out=settings.of(group, attended))
+    attended.div_(sums)
+    if not _within_reach(sums):
+        for group in settings.packing.groups:
+            if not _within_reach(settings.of(group, sums)):
+                own = settings.of(group, inputs)
+                probabilities = _probabilities(own, settings.mask(group, inputs.dtype), settings.scale)
+                torch.bmm(probabilities, own[2], out=settings.of(group, attended))
+    return attended
+
+
+def _within_reach(sums: torch.Tensor) -> bool:
+    """Whether no sum comes near the ends of what bfloat16 holds."""
     least, most = sums.aminmax()
-    if not (least > 1e-20 and most < 1e30):  # neither holds of NaN
-        return False
-    torch.bmm(powers, v, out=out).div_(sums)
-    return True
+    return bool(least > 1e-20 and most < 1e30)  # neither holds of NaN
 
 
 def _probabilities(inputs: torch.Tensor, mask: torch.Tensor | None, scale: float) -> torch.Tensor:

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import sys
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+
+from featherfit.errors import CheckpointError
 
 _DONT_NEED = 4  # MADV_DONTNEED, the same on all of Linux
 
@@ -43,17 +47,45 @@ def give_up(tensor: torch.Tensor) -> int:
 
 def files_hold(tensors: Sequence[torch.Tensor]) -> list[bool]:
     """Which of these tensors are mapped from a file and unchanged; on Linux, elsewhere none."""
-    if not sys.platform.startswith("linux"):
-        return [False] * len(tensors)
-    files = list(_mapped_files())
+    parts = _mapped_parts()
+    return [_part_of(tensor, parts) is not None for tensor in tensors]
 
-    def held(tensor: torch.Tensor) -> bool:
-        if tensor.device.type != "cpu" or tensor.is_inference() or tensor._version or not tensor.is_contiguous():
-            return False
-        start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
-        return any(first <= start and end <= last for first, last in files)
 
-    return [held(tensor) for tensor in tensors]
+class FileRows:
+    """Reads rows of a mapped tensor from its file: in a quarter of the time that mapped pages take, of which none is touched."""
+
+    def __init__(self, tensor: torch.Tensor):
+        """Opens the file.
+
+        Args:
+            tensor: (rows, D); `files_hold` it.
+
+        Raises:
+            FileNotFoundError: The file is no longer there, or another took its place; the mapping still holds it.
+        """
+        part = _part_of(tensor, _mapped_parts())
+        if part is None:
+            raise FileNotFoundError("No file holds these rows.")
+        self._path, self._file = part.path, os.open(part.path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+        if os.fstat(self._file).st_ino != part.inode:
+            raise FileNotFoundError(f"{part.path} is another file now.")
+        self._start = part.offset + tensor.data_ptr() - part.first
+        self._width, self._dtype = tensor.shape[1], tensor.dtype
+
+    def __call__(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Numbers (N,) of rows to rows (N, D), in the file's type.
+
+        Raises:
+            CheckpointError: The file has become shorter.
+        """
+        size = self._width * self._dtype.itemsize
+        found = bytearray(len(numbers) * size)
+        view = memoryview(found)
+        for at, number in zip(range(0, len(found), size), numbers.tolist(), strict=True):
+            if os.preadv(self._file, [view[at : at + size]], self._start + number * size) != size:
+                raise CheckpointError(f"{self._path} has changed since it was loaded. Load the predictor again.")
+        return torch.frombuffer(found, dtype=self._dtype).view(-1, self._width)
 
 
 def state_of(tensor: torch.Tensor) -> tuple[int, int]:
@@ -61,13 +93,34 @@ def state_of(tensor: torch.Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
 
 
-def _mapped_files() -> Iterator[tuple[int, int]]:
-    """First address and end of every part of this process that is mapped from a file."""
+class _Part(NamedTuple):
+    """What of this process is mapped from a file: addresses, and where they lie in it."""
+
+    first: int
+    end: int
+    offset: int
+    inode: int
+    path: str
+
+
+def _mapped_parts() -> list[_Part]:
+    return list(_read_maps()) if sys.platform.startswith("linux") else []
+
+
+def _read_maps() -> Iterator[_Part]:
     for line in Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines():
-        addresses, _, _, _, inode, *_ = line.split(maxsplit=5)
+        addresses, _, offset, _, inode, *path = line.split(maxsplit=5)
         if inode != "0":
-            first, last = addresses.split("-")
-            yield int(first, 16), int(last, 16)
+            first, end = addresses.split("-")
+            yield _Part(int(first, 16), int(end, 16), int(offset, 16), int(inode), path[0] if path else "")
+
+
+def _part_of(tensor: torch.Tensor, parts: Sequence[_Part]) -> _Part | None:
+    """The one that holds a tensor whole, which has not changed since."""
+    if tensor.device.type != "cpu" or tensor.is_inference() or tensor._version or not tensor.is_contiguous():
+        return None
+    start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+    return next((part for part in parts if part.first <= start and end <= part.end), None)
 
 
 @cache

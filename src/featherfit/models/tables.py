@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from featherfit.models.mapped import files_hold, give_up, state_of
+from featherfit.models.mapped import FileRows, files_hold, give_up, state_of
 
 LARGE_TABLE = 1_000_000
 """Numbers from which on a table is worth leaving in its file."""
@@ -82,6 +82,12 @@ class KeptRows:
             dtype: Type of the rows that come out.
         """
         self._table, self._dtype = table.detach(), dtype
+        try:
+            self._file: FileRows | None = FileRows(table)
+        except (
+            OSError
+        ):  # moved, replaced, or known by other numbers in a layered file system: the mapping still holds it
+            self._file = None
         self._most = min(len(table), max(1, KEPT_BYTES // (table.shape[1] * dtype.itemsize)))
         self._count = 0
         with torch.inference_mode(False):  # what is kept serves training, too
@@ -120,7 +126,9 @@ class KeptRows:
         self._count = end
 
     def _read(self, ids: torch.Tensor) -> torch.Tensor:
-        """Rows from the file, whose pages are given back meanwhile."""
+        """Rows from the file; through its mapping, pages are given back meanwhile."""
+        if self._file is not None:
+            return self._file(ids).to(self._dtype)
         parts = []
         for some in ids.split(RELEASED_AFTER):
             parts.append(F.embedding(some, self._table).to(self._dtype))

@@ -66,7 +66,7 @@ class Forecast:
     def __post_init__(self) -> None:
         architecture = self.task.architecture
         model = whole_model(architecture)
-        self.weights = weights_of(model, architecture, self.task.rows.ids)
+        self.weights = weights_of(model, architecture)
         self.depth = self.trained = depth_of(model)
         config = architecture.config
         top = config.optim.top_layers

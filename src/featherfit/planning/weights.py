@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -14,7 +12,7 @@ from featherfit.models.backbone import READ_AT_ONCE, stored_dtype
 from featherfit.models.build import MultiModalModel, model_size
 from featherfit.models.linear import FrozenLinear, cpu_reorders
 from featherfit.models.quantized import QuantizedLinear
-from featherfit.models.tables import LARGE_TABLE, RELEASED_AFTER, KeptRows, MappedEmbedding
+from featherfit.models.tables import LARGE_TABLE, KeptRows, MappedEmbedding
 from featherfit.planning.copies import Architecture
 
 MATRICES, COPIES, TABLES, MAPPED, VECTORS = (
@@ -59,13 +57,12 @@ class Weights:
     names: int
 
 
-def weights_of(model: MultiModalModel, architecture: Architecture, ids: Iterable[np.ndarray]) -> Weights:
+def weights_of(model: MultiModalModel, architecture: Architecture) -> Weights:
     """Counts a model.
 
     Args:
         model: The run's, on the meta device.
         architecture: What it was made from.
-        ids: Token ids of some rows, for the pages of embedding tables that stay in their file.
     """
     device = architecture.device
     stored = None if architecture.checkpoint is None else stored_dtype(architecture.checkpoint.folder)
@@ -85,7 +82,7 @@ def weights_of(model: MultiModalModel, architecture: Architecture, ids: Iterable
                 if isinstance(module, nn.Embedding):
                     largest_table = max(largest_table, parameter.numel() * 4)
             elif isinstance(module, MappedEmbedding) and mapped and in_file and parameter.numel() > LARGE_TABLE:
-                frozen[MAPPED] += _touched(ids, parameter) + KeptRows.most_bytes(parameter, module.dtype)
+                frozen[MAPPED] += KeptRows.most_bytes(parameter, module.dtype)
             elif isinstance(module, nn.Embedding):
                 frozen[TABLES] += parameter.nbytes
             elif isinstance(module, FrozenLinear) and name == "weight" and copies:
@@ -127,18 +124,3 @@ def _keeps_copies(model: MultiModalModel, architecture: Architecture) -> bool:
     layers = [module for module in model.modules() if isinstance(module, FrozenLinear)]
     low = architecture.device.frozen_dtype == torch.bfloat16
     return bool(layers) and layers[0].reorders and low and architecture.device.place.type == "cpu" and cpu_reorders()
-
-
-def _touched(ids: Iterable[np.ndarray], table: torch.Tensor) -> int:
-    """Most bytes of a mapped table in memory: what the pages around the rows of small forwards take."""
-    row = table.shape[-1] * table.element_size()
-    most = seen = 0
-    pieces: set[int] = set()
-    for one in ids:
-        for first in np.unique(one).astype(np.int64) * row:
-            pieces.update(range(int(first) // _AROUND, int(first + row - 1) // _AROUND + 1))
-        seen += len(one)
-        if seen > RELEASED_AFTER:  # given back before the rest of the forward
-            pieces, seen = set(), 0
-        most = max(most, len(pieces) * _AROUND)
-    return min(most, table.nbytes)
