@@ -80,12 +80,12 @@ class FileRows:
             CheckpointError: The file has become shorter.
         """
         size = self._width * self._dtype.itemsize
-        found = bytearray(len(numbers) * size)
-        view = memoryview(found)
-        for at, number in zip(range(0, len(found), size), numbers.tolist(), strict=True):
+        found = torch.empty(len(numbers) * size, dtype=torch.uint8)
+        view = memoryview(found.numpy())
+        for at, number in zip(range(0, len(view), size), numbers.tolist(), strict=True):
             if os.preadv(self._file, [view[at : at + size]], self._start + number * size) != size:
                 raise CheckpointError(f"{self._path} has changed since it was loaded. Load the predictor again.")
-        return torch.frombuffer(found, dtype=self._dtype).view(-1, self._width)
+        return found.view(self._dtype).view(len(numbers), self._width)
 
 
 def state_of(tensor: torch.Tensor) -> tuple[int, int]:
