@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def measure(width: int, dtype: torch.dtype, options: argparse.Namespace) -> dict
         own = [x[:, :, : rows * width] for x in states] if kernel == "padded" else states
         call = padded(rows) if kernel == "padded" else packed(kernel, width, rows, options.heads, options.size)
         with torch.inference_mode():
-            forward = seconds_of(lambda call=call, own=own: call(*own), options.repeats)
+            forward = seconds_of(partial(call, *own), options.repeats)
         both = seconds_of(with_backward(call, own), options.repeats)
         found[kernel] = {"forward": 1e3 * forward, "with backward": 1e3 * both}
     return found

@@ -20,6 +20,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import mean, median
@@ -96,11 +97,14 @@ def where_time_goes(call: Callable[[], Any]) -> dict[str, float]:
 
 def measured_training(setup: Setup, dataset: Dataset, budget: float) -> dict[str, Any]:
     """Steps of training for about `budget` seconds, then a few under the profiler."""
-    work, lengths = Work.of(setup.model.encoder), dataset.rows.lengths
+    work, lengths = Work.of(setup.model.text), dataset.rows.lengths
     reports, rows = setup.steps(dataset), setup.rows_of_steps(dataset)
     for _ in zip(range(WARM_STEPS), reports, rows, strict=False):
         pass
-    before, took, tokens, flops = square_rate(setup.dtype), [], [], []
+    before = square_rate(setup.dtype)
+    took: list[float] = []
+    tokens: list[int] = []
+    flops: list[float] = []
     while sum(took) < budget or len(took) < 3:
         with stopwatch() as taken:
             next(reports)
@@ -111,7 +115,6 @@ def measured_training(setup: Setup, dataset: Dataset, budget: float) -> dict[str
     rate = (before + square_rate(setup.dtype)) / 2
     few = max(1, round(1.5 / median(took)))
     groups = where_time_goes(lambda: list(islice(reports, few)))
-    reports.close()
     return figures("training", sum(tokens), sum(took), sum(flops), rate) | {"steps": len(took), "groups": groups}
 
 
@@ -123,7 +126,7 @@ def measured_prediction(setup: Setup, dataset: Dataset) -> tuple[int, float, flo
             setup.predict(dataset)
         times.append(taken[0])
     lengths = distinct_lengths(dataset)
-    flops = Work.of(setup.model.encoder).flops(lengths, training=False)
+    flops = Work.of(setup.model.text).flops(lengths, training=False)
     return int(lengths.sum()), median(times[1:]), flops
 
 
@@ -169,7 +172,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             name: {"square_gflops": square_rate(dtype) / 1e9, "best_shape_gflops": max(by_shape.values()) / 1e9}
             | {"by_shape_gflops": {shape: rate / 1e9 for shape, rate in by_shape.items()}}
             for name, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32))
-            for by_shape in [shape_rates(setup.model.encoder, dtype)]
+            for by_shape in [shape_rates(setup.model.text, dtype)]
         }
         found = []
         for batch_size in options.batch_size:
@@ -200,7 +203,7 @@ def predictions(setup: Setup, options: argparse.Namespace, languages: list[str])
         measured = figures(f"prediction, {language}", tokens, seconds, flops, mean(rates[-2:]))
         measured["rows_per_s"] = len(dataset) / seconds
         if place == 0:
-            measured["groups"] = where_time_goes(lambda dataset=dataset: setup.predict(dataset))
+            measured["groups"] = where_time_goes(partial(setup.predict, dataset))
         yield measured
 
 

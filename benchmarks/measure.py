@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -31,6 +32,7 @@ from featherfit.models.linear import FrozenLinear
 from featherfit.models.text import TextEncoder
 from featherfit.training.device import Device, pick_device
 from featherfit.training.loop import make_plan, train
+from featherfit.training.losses import objective_of
 from featherfit.types import StepReport
 
 E5_SMALL = "intfloat/multilingual-e5-small"
@@ -79,9 +81,9 @@ class Setup:
             dataset,
             make_plan(len(dataset), self.config),
             self.config,
-            problem_type=self.label.problem_type,
+            objective=objective_of(self.label, self.config.optim),
             pad_id=self.text.pad_id,
-            longest=self.text.max_len,
+            longest=dataset.longest(self.text.max_len),
             device=self.device,
             evaluate=lambda: 0.0,
             seed=0,
@@ -89,16 +91,15 @@ class Setup:
 
     def rows_of_steps(self, dataset: Dataset) -> Iterator[np.ndarray]:
         """The positions of every step's rows, in the order `steps` takes them."""
+        rows = self.config.rows_per_step(len(dataset))
         for epoch in range(self.config.optim.max_epochs):
-            batches = training_batches(
-                dataset.rows.lengths, self.config.env.batch_size, 1, padded=False, seed=0, epoch=epoch
-            )
+            batches = training_batches(dataset.rows.lengths, rows, 1, padded=False, seed=0, epoch=epoch)
             yield from (np.concatenate(step) for step in batches)
 
     def predict(self, dataset: Dataset) -> np.ndarray:
         """Logits of all rows."""
         tokens = self.device.tokens_per_forward(
-            self.config.rows_per_forward(training=False), self.text.max_len, training=False
+            self.config.rows_per_forward(training=False), dataset.longest(self.text.max_len), training=False
         )
         return model_outputs(self.model, dataset, tokens=tokens, pad_id=self.text.pad_id, device=self.device)
 
@@ -187,7 +188,7 @@ def shape_rates(encoder: TextEncoder, dtype: torch.dtype, tokens: int = 2048) ->
         plain = nn.Linear(inner, outer).to(dtype).requires_grad_(False)
         layer, x = FrozenLinear.of(plain, reorders=True), torch.randn(tokens, inner).to(dtype)
         work = 2 * tokens * inner * outer
-        rates[f"{inner} x {outer}"] = work / min(seconds_of(lambda call=call, x=x: call(x)) for call in (layer, plain))
+        rates[f"{inner} x {outer}"] = work / min(seconds_of(partial(call, x)) for call in (layer, plain))
     return rates
 
 

@@ -60,13 +60,13 @@ class Plain:
         self.setup = setup
         found = resolve_checkpoint(setup.config.model.hf_text.checkpoint_name)
         self.model: MultiModalModel = build_model(found, outputs=2, seed=0)
-        self.model.encoder.backbone = build_backbone(found, attn="sdpa")
-        self.model.encoder.disable_dropout()
+        self.model.text.backbone = build_backbone(found, attn="sdpa")
+        self.model.text.disable_dropout()
         apply_adapters(self.model, setup.config.optim, seed=0)
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """(B, C), from the mean of the last states."""
-        backbone = self.model.encoder.backbone
+        backbone = self.model.text.backbone
         states = backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
         mask = batch.attention_mask.unsqueeze(-1)
         return self.model.head((states * mask).sum(1) / mask.sum(1))
@@ -84,6 +84,7 @@ class Plain:
         rates = []
         for batch in self.batches(dataset, rows):
             with stopwatch() as taken:
+                assert batch.labels is not None
                 torch.nn.functional.cross_entropy(self.logits(batch), batch.labels).backward()
                 optimizer.step()
                 optimizer.zero_grad()
@@ -101,7 +102,7 @@ class Plain:
 
 def training(setup: Setup, plain: Plain, dataset: Dataset) -> dict[str, float]:
     """The rate of steps, in turns with the baseline."""
-    lengths, work = dataset.rows.lengths, Work.of(setup.model.encoder)
+    lengths, work = dataset.rows.lengths, Work.of(setup.model.text)
     reports, rows = setup.steps(dataset), setup.rows_of_steps(dataset)
     speeds, shares, baseline = [], [], []
     for _ in zip(range(WARM_STEPS), reports, rows, strict=False):
@@ -120,7 +121,7 @@ def training(setup: Setup, plain: Plain, dataset: Dataset) -> dict[str, float]:
 
 def prediction(setup: Setup, plain: Plain, dataset: Dataset) -> dict[str, float]:
     """The rate of rows, in turns with the baseline; both have to say the same."""
-    flops = Work.of(setup.model.encoder).flops(dataset.rows.lengths, training=False)
+    flops = Work.of(setup.model.text).flops(dataset.rows.lengths, training=False)
     setup.predict(dataset)
     times, shares, baseline = [], [], []
     for _ in range(3):

@@ -95,7 +95,8 @@ def columns_of(rows: int, seed: int) -> dict[str, Any]:
 
     draw = np.random.default_rng(seed)
     gaps = draw.random((3, rows)) < 0.05
-    colour = np.where(gaps[0], None, draw.choice([f"shade {place}" for place in range(30)], rows))
+    colour = draw.choice([f"shade {place}" for place in range(30)], rows).astype(object)
+    colour[gaps[0]] = None
     when = pd.Timestamp("2020-01-01") + pd.to_timedelta(draw.integers(0, 10**8, rows), unit="s")
     price = np.exp(draw.normal(size=rows))
     return {

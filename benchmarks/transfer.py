@@ -78,8 +78,10 @@ def read_recipe(text: str) -> Recipe:
             raise ValueError(f"--try {text!r}: {pair!r} is no KEY=VALUE.")
         if key == "prefix":
             recipe = replace(recipe, prefix=value)
-        elif key in ("members", "tutorial"):
-            recipe = replace(recipe, **{key: int(value)})
+        elif key == "members":
+            recipe = replace(recipe, members=int(value))
+        elif key == "tutorial":
+            recipe = replace(recipe, tutorial=bool(int(value)))
         else:
             recipe = replace(recipe, overrides={**recipe.overrides, key: plain(value)})
     return recipe

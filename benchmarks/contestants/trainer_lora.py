@@ -63,18 +63,21 @@ class TrainerLora:
             save_only_model=True,
             seed=seed,
         )
+        model = get_peft_model(self._base(), lora)
         trainer = Trainer(
-            model=get_peft_model(self._base(), lora),
+            model=model,
             args=arguments,
             train_dataset=self._encode(kept),
             eval_dataset=self._encode(held_out),
             data_collator=self._collator,
-            compute_metrics=lambda outputs: {"roc_auc": roc_auc_score(outputs.label_ids, margins(outputs.predictions))},
+            compute_metrics=lambda outputs: {
+                "roc_auc": roc_auc_score(outputs.label_ids, margins(np.asarray(outputs.predictions)))
+            },
         )
         trainer.train()
-        trainer.model.save_pretrained(folder)
+        model.save_pretrained(str(folder))
         shutil.rmtree(work)
-        self._use(trainer.model, folder)
+        self._use(model, folder)
 
     def load(self, folder: Path) -> None:
         """Reads the checkpoint and the adapters."""

@@ -81,7 +81,7 @@ class FileRows:
         """
         size = self._width * self._dtype.itemsize
         found = torch.empty(len(numbers) * size, dtype=torch.uint8)
-        view = memoryview(found.numpy())
+        view = memoryview(found.numpy())  # type: ignore[arg-type]  # numpy's types call it no buffer before Python 3.12
         for at, number in zip(range(0, len(view), size), numbers.tolist(), strict=True):
             if os.preadv(self._file, [view[at : at + size]], self._start + number * size) != size:
                 raise CheckpointError(f"{self._path} has changed since it was loaded. Load the predictor again.")
