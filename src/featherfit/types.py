@@ -119,7 +119,8 @@ class LoopState:
 
     Attributes:
         facts: Numbers by name, as JSON values: `step`, `rows` and `seconds` so far, and for every rank the limits of tokens.
-        tensors: On the host: `weights/`, `average/`, `optimizer/` by the name of the parameter, `random/` by rank.
+        tensors: On the host, the loop's own until its next step: `weights/`, `average/`, `optimizer/` by the name of the
+            parameter, `random/` by rank.
     """
 
     facts: dict[str, Any]

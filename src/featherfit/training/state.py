@@ -48,7 +48,11 @@ class Progress:
         return time.monotonic() - self._started
 
     def state(self) -> LoopState:
-        """A copy of everything, on every rank; to be called by all of them, after the same step."""
+        """Everything, on every rank; to be called by all of them, after the same step, and used before the next one.
+
+        Tensors on the CPU are the loop's own: a copy of a whole encoder's weights and of what the optimiser keeps for them
+        would be the most memory that a fit takes.
+        """
         trained, averaged = self._average.state()
         tensors = {f"weights/{name}": t for name, t in zip(self._named, trained, strict=True)}
         if averaged:
@@ -62,7 +66,7 @@ class Progress:
         facts: dict[str, Any] = {"step": self.step, "rows": self.rows, "seconds": self.seconds, "tokens": limits}
         if self._scaler is not None:
             facts["scaler"] = self._scaler.state_dict()
-        return LoopState(facts, {name: t.detach().cpu().clone() for name, t in tensors.items()})
+        return LoopState(facts, {name: t.detach().cpu() for name, t in tensors.items()})
 
     def restore(self, state: LoopState) -> None:
         """Goes on from there.
