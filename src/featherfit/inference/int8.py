@@ -8,7 +8,7 @@ A few channels of the states between layers are ten times as large as all others
 They are written smaller, and the weight's columns larger by the same factors (Xiao et al., arXiv 2211.10438).
 
 A feed-forward layer's activations, too, have a few channels ten times as large as all others (Dettmers et al., arXiv
-2208.07339). The range ends where the others do, and what those channels exceed it by is computed in the model's own type.
+2208.07339). The range ends where the others do, and what those channels exceed it by goes on in the model's own type.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class Int8Up(nn.Module):
             quantizer: Of its inputs.
             high: Where the range of the activations ends.
             outliers: The channels that are to count beyond it, (k,).
-            dtype: Type in which their excess is computed.
+            dtype: Type of their excess.
         """
         super().__init__()
         self.matrix, self.quantizer = quantizer.matrix(linear.weight, linear.bias), quantizer

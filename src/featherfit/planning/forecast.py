@@ -25,7 +25,7 @@ from featherfit.planning.weights import weights_of
 from featherfit.training.loop import make_plan
 from featherfit.training.prefix import IN_MEMORY, keeps_states
 
-_KEPT, _KEPT_BESIDES, _KEPT_AT_MOST = 0.45, 80_000_000, 1.2
+_KEPT, _KEPT_BESIDES, _KEPT_AT_MOST = 0.58, 45_000_000, 1.2
 """Memory that is free and kept, since freed blocks serve the next ones badly: a share of what a forward makes, and bytes that do not
 shrink with it; together at most so many times that."""
 _KEPT_TIDIED = 0.57
