@@ -10,7 +10,7 @@ import mmap
 import os
 import sys
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,15 +104,16 @@ class _Part(NamedTuple):
 
 
 def _mapped_parts() -> list[_Part]:
-    return list(_read_maps()) if sys.platform.startswith("linux") else []
-
-
-def _read_maps() -> Iterator[_Part]:
+    """All of them on Linux, elsewhere none."""
+    found: list[_Part] = []
+    if not sys.platform.startswith("linux"):
+        return found
     for line in Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines():
         addresses, _, offset, _, inode, *path = line.split(maxsplit=5)
         if inode != "0":
             first, end = addresses.split("-")
-            yield _Part(int(first, 16), int(end, 16), int(offset, 16), int(inode), path[0] if path else "")
+            found.append(_Part(int(first, 16), int(end, 16), int(offset, 16), int(inode), path[0] if path else ""))
+    return found
 
 
 def _part_of(tensor: torch.Tensor, parts: Sequence[_Part]) -> _Part | None:

@@ -85,9 +85,8 @@ class KeptRows:
         try:
             self._file: FileRows | None = FileRows(table)
         except OSError:
-            self._file = (
-                None  # moved, replaced, or of another number in a layered file system: the mapping still holds it
-            )
+            # Moved, replaced, or of another number in a layered file system: the mapping still holds it.
+            self._file = None
         self._most = min(len(table), max(1, KEPT_BYTES // (table.shape[1] * dtype.itemsize)))
         self._count = 0
         with torch.inference_mode(False):  # what is kept serves training, too
