@@ -67,13 +67,12 @@ class FakePredictor:
     def rejected_rows(self) -> pd.DataFrame:
         return pd.DataFrame([(1, 1, "text", "bytes is no text")], columns=["position", "index", "column", "reason"])
 
-    def predict(self, frame: pd.DataFrame, as_pandas: bool, on_error: str) -> pd.Series:
-        found = pd.Series([index % 2 for index in range(len(frame))], index=frame.index)
-        return found if on_error == "raise" else found.astype("Int64").where(found.index != 1)
-
-    def predict_proba(self, frame: pd.DataFrame, as_pandas: bool, on_error: str) -> pd.DataFrame:
-        found = pd.DataFrame([[0.75, 0.25]] * len(frame), columns=[0, 1])
-        return found if on_error == "raise" else found.drop(index=1).reindex(found.index)
+    def predict_table(self, frame: pd.DataFrame, proba: bool, on_error: str) -> pd.DataFrame:
+        found = pd.DataFrame({"label": [index % 2 for index in range(len(frame))]})
+        if proba:
+            row = {"label": int(0.25 > self.threshold), "proba_0": 0.75, "proba_1": 0.25}
+            found = pd.DataFrame([row] * len(frame))
+        return found if on_error == "raise" else found.astype({"label": "Int64"}).drop(index=1).reindex(found.index)
 
     def predict_file(self, source: str, target: str, **given: Any) -> SimpleNamespace:
         self.seen["predict_file"] = {"source": source, "target": target, **given}

@@ -148,15 +148,34 @@ class Serving:
         from featherfit.inference.tables import probability_table
 
         label = self._require().label
-        if label.numeric:
-            raise ConfigError(
-                f"predict_proba is for classification, and this predictor does {label.problem_type}. Use predict."
-            )
+        self._check_proba("predict_proba", "Use predict.")
         if not as_multiclass and label.problem_type != "binary":
             raise ConfigError(f"as_multiclass=False is for binary problems; there are {len(label.classes)} classes.")
         rows, logits = self._table_outputs(data, on_error=on_error)
         proba = rows.spread(self._require().reading.probabilities(logits))
         return probability_table(proba, data, rows.table, label, as_pandas, as_multiclass)
+
+    def predict_table(self, data: Any, *, proba: bool = False, on_error: str = "raise") -> pd.DataFrame:
+        """Predicts labels and, with `proba`, probabilities in one pass, as a table with the columns that `predict_file` writes.
+
+        Args:
+            data, on_error: As for `predict`.
+            proba: Whether columns `proba_<class>`, float32, follow the label or labels.
+
+        Returns:
+            A row for each of the table's, under its index.
+
+        Raises:
+            ConfigError: `proba` where numbers are predicted.
+            DataError: As for `predict`.
+        """
+        from featherfit.inference.stream import result_frame
+
+        fitted = self._require()
+        if proba:
+            self._check_proba("proba", "Leave it out.")
+        rows, logits = self._table_outputs(data, on_error=on_error)
+        return result_frame(fitted, logits, proba, rows)
 
     def predict_file(
         self, source: str | Path, target: str | Path, *, proba: bool = False, keep_columns: str | Sequence[str] = (),
@@ -302,6 +321,11 @@ class Serving:
         self._rejected = rows.rejected
         warn_of_rejections(rows.set_aside, len(table))
         return rows
+
+    def _check_proba(self, what: str, remedy: str) -> None:
+        label = self._require().label
+        if label.numeric:
+            raise ConfigError(f"{what} is for classification, and this predictor does {label.problem_type}. {remedy}")
 
     def _table_outputs(
         self, data: Any, *, embeddings: bool = False, on_error: str = "raise"

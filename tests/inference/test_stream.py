@@ -115,6 +115,44 @@ def test_several_text_columns(checkpoint, tmp_path, table):
     np.testing.assert_allclose(got[["proba_0", "proba_1"]], predictor.predict_proba(table), atol=1e-6)
 
 
+class TestOneTable:
+    """`predict_table`: what a file would hold, in memory."""
+
+    def test_it_is_what_the_file_holds(self, fitted, table, monkeypatch):
+        forwards = []
+        kept = MultiModalPredictor._table_outputs
+        monkeypatch.setattr(
+            MultiModalPredictor, "_table_outputs", lambda *args, **named: forwards.append(1) or kept(*args, **named)
+        )
+        table.index = pd.Index([f"row {number}" for number in range(ROWS)])
+        got = fitted.predict_table(table, proba=True)
+        assert forwards == [1] and got.index.equals(table.index)
+        fitted.predict_file(write(table, "s.parquet"), "t.parquet", proba=True)
+        pd.testing.assert_frame_equal(got.reset_index(drop=True), pd.read_parquet("t.parquet"), atol=1e-6)
+        assert fitted.predict_table(table).columns.tolist() == ["label"]
+        assert fitted.predict_table({"text": table["text"].tolist()})["label"].tolist() == got["label"].tolist()
+
+    def test_labels_follow_the_threshold(self, fitted, table):
+        positive = fitted.predict_proba(table)[1]
+        middle = float(positive.median())
+        before, found = fitted.threshold, []
+        for threshold in (middle, before):
+            fitted.set_threshold(threshold)
+            found.append(fitted.predict_table(table, proba=True))
+        assert (found[0]["label"] == (positive > middle)).all()
+        assert (found[1]["label"] == (positive > before)).all() and (found[0]["label"] != found[1]["label"]).any()
+
+    def test_rows_set_aside_have_no_result(self, fitted, table):
+        table = table.astype({"text": object})
+        table.loc[3, "text"] = b"no text"
+        with pytest.warns(match="1 row"):
+            got = fitted.predict_table(table, proba=True, on_error="report")
+        assert got.isna().all(axis=1).tolist() == [row == 3 for row in range(ROWS)]
+        assert got["label"].dtype == "Int64"
+        with pytest.raises(DataError, match="bytes"):
+            fitted.predict_table(table)
+
+
 def test_no_rows(fitted, table):
     for source, target in (("s.parquet", "t.csv"), ("s.csv", "t.parquet"), ("s.csv", "t.jsonl")):
         done = fitted.predict_file(write(table.head(0), source), target, keep_columns=["id"], overwrite=True)

@@ -186,6 +186,9 @@ class TestSeveralLabels:
         assert (
             written["short"].dtype == np.bool_ and written["praise"].tolist() == flags.predict(frame)["praise"].tolist()
         )
+        table = flags.predict_table(frame, proba=True)
+        pd.testing.assert_frame_equal(table[["praise", "short"]], flags.predict(frame))
+        np.testing.assert_allclose(table.iloc[:, 2:], flags.predict_proba(frame), atol=1e-6)
         assert main(["predict", flags.path, str(tmp_path / "in.csv"), "--proba", "--verbosity", "0"]) == 0
         assert capsys.readouterr().out.splitlines()[0] == "praise,short,proba_praise,proba_short"
 
@@ -466,6 +469,8 @@ def test_the_command_line_takes_them_all(checkpoint, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["problem_type"] == "quantile"
     assert main(["predict", str(tmp_path / "b"), table, "--verbosity", "0"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "price_0.25,price_0.75"
+    capsys.readouterr()
     assert main(["predict", str(tmp_path / "b"), table, "--proba"]) == 2
+    assert "proba is for classification, and this predictor does quantile. Leave it out." in capsys.readouterr().err
     assert main(["inspect", "--data", table, *several[:4], "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["label"] == ["praise", "short"]

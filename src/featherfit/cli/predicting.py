@@ -24,8 +24,6 @@ from featherfit.cli.options import (
 from featherfit.errors import ConfigError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from featherfit.report import Reporter
 
 
@@ -122,7 +120,7 @@ def predict(
 
     frame = load_table(data)
     predictor = _loaded(artifact, verbosity, threshold)
-    table = _predictions(predictor, frame, proba, on_error)
+    table = predictor.predict_table(frame, proba=proba, on_error=on_error)
     aside = _told_aside(reporter, predictor, on_error, rejected, overwrite=overwrite)
     if as_json:
         known = table.astype(object).where(table.notna(), None)
@@ -152,39 +150,3 @@ def _told_aside(
     rows = predictor.rejected_rows
     tell_rejected(reporter, rows, target, overwrite=overwrite)
     return {"rejected": rows.to_dict("records")}
-
-
-def _predictions(
-    predictor: featherfit.MultiModalPredictor, frame: pd.DataFrame, proba: bool, on_error: str
-) -> pd.DataFrame:
-    """As `predict_file` has it: the predictions and, with `proba`, a column for every class; none of rows set aside."""
-    if not proba:
-        return _named(predictor, predictor.predict(frame, as_pandas=True, on_error=on_error))
-    import pandas as pd
-
-    probabilities: Any = predictor.predict_proba(frame, as_pandas=True, on_error=on_error)
-    if predictor.problem_type == "multilabel":
-        labels: Any = predictor.predict(frame, as_pandas=True, on_error=on_error)
-    else:
-        labels = _likeliest(predictor, probabilities)
-    return pd.concat([_named(predictor, labels), probabilities.add_prefix("proba_")], axis=1)
-
-
-def _likeliest(predictor: featherfit.MultiModalPredictor, probabilities: pd.DataFrame) -> pd.Series:
-    """The labels that these probabilities stand for."""
-    from featherfit.data.rows import spread
-    from featherfit.evaluation.decision import Decision
-    from featherfit.inference.tables import as_series
-
-    known = probabilities.notna().all(axis=1).to_numpy()
-    best = Decision(threshold=predictor.threshold).ids_of(probabilities.to_numpy()[known])  # type: ignore[arg-type]
-    return as_series(spread(probabilities.columns.to_numpy()[best], known), probabilities, None)
-
-
-def _named(predictor: featherfit.MultiModalPredictor, predictions: Any) -> pd.DataFrame:
-    """Predictions under names that are text: the label's, the labels', or the label's with a quantile level."""
-    if predictions.ndim == 1:
-        return predictions.to_frame(str(predictor.label))
-    if predictor.problem_type == "quantile":
-        return predictions.set_axis([f"{predictor.label}_{level:g}" for level in predictions.columns], axis=1)
-    return predictions.rename(columns=str)
