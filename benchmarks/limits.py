@@ -1,6 +1,6 @@
 """How much of the machine's matrix rate training and prediction reach, and where the rest of the time goes.
 
-    python benchmarks/limits.py FOLDER [--checkpoint NAME_OR_DIR ...] [--json FILE] [--plot FILE]
+    python benchmarks/limits.py FOLDER [--checkpoint NAME_OR_DIR ...] [--free-attention] [--json FILE] [--plot FILE]
 
 FOLDER holds `en_train.tsv` and `<language>_test.tsv` with the columns `label` and `text`. A checkpoint is anything `fit`
 takes, or `base`: a BERT of base size with random weights and the vocabulary of multilingual-e5-small.
@@ -8,7 +8,8 @@ takes, or `base`: a BERT of base size with random weights and the vocabulary of 
 The machine's rate is that of a product of two 2048 x 2048 matrices, a median, measured again beside every figure that is
 compared with it; what 2,048 tokens reach with the model's own weights, brought into the blocked order beforehand, stands
 beside it and can be higher. Floating-point operations are counted for the tokens alone, not for padding, norms or anything
-else.
+else. `--free-attention` shows what no kernel for attention could exceed: everything is measured again with the sum of queries,
+keys and values in its place, and its operations counted all the same.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -35,6 +36,7 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
 from featherfit.data.dataset import Dataset
+from featherfit.models import attention
 
 BASE = "base"
 BASE_ARCHITECTURE = {
@@ -147,6 +149,17 @@ def figures(what: str, tokens: int, seconds: float, flops: float, rate: float) -
     }
 
 
+@contextmanager
+def free_attention() -> Iterator[None]:
+    """A block in which attention on a CPU is a sum of its inputs, which costs next to nothing and has gradients."""
+    real = attention._by_products
+    attention._by_products = lambda q, k, v, settings: q + k + v
+    try:
+        yield
+    finally:
+        attention._by_products = real
+
+
 def read(folder: Path, name: str, rows: int) -> pd.DataFrame:
     """At most `rows` rows of a file, drawn with a fixed seed."""
     table = pd.read_csv(folder / f"{name}.tsv", sep="\t", keep_default_na=False)[["label", "text"]]
@@ -174,12 +187,11 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             for name, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32))
             for by_shape in [shape_rates(setup.model.text, dtype)]
         }
-        found = []
-        for batch_size in options.batch_size:
-            setup = build(checkpoint, frame, batch_size)
-            measured = measured_training(setup, setup.dataset(frame), options.seconds)
-            found.append(measured | {"what": f"training, batches of {batch_size}"})
-        found += list(predictions(setup, options, languages))
+        found = measurements(checkpoint, frame, options, languages)
+        if options.free_attention:
+            with free_attention():
+                free = measurements(checkpoint, frame, options, languages)
+            found += [each | {"what": f"{each['what']}, free attention"} for each in free]
         models[checkpoint] = {"precision": setup.device.precision, "rates": rates, "measured": found}
         show(console, checkpoint, models[checkpoint])
     return {
@@ -191,6 +203,18 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "machine": platform.machine(),
         "rows": len(frame),
     }
+
+
+def measurements(
+    checkpoint: str, frame: pd.DataFrame, options: argparse.Namespace, languages: list[str]
+) -> list[dict[str, Any]]:
+    """Training with every size of batch, and prediction in every language."""
+    found = []
+    for batch_size in options.batch_size:
+        setup = build(checkpoint, frame, batch_size)
+        measured = measured_training(setup, setup.dataset(frame), options.seconds)
+        found.append(measured | {"what": f"training, batches of {batch_size}"})
+    return [*found, *predictions(setup, options, languages)]
 
 
 def predictions(setup: Setup, options: argparse.Namespace, languages: list[str]) -> Iterator[dict[str, Any]]:
@@ -268,6 +292,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000, help="training rows")
     parser.add_argument("--predict-rows", type=int, default=100, help="rows per language")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of a training measurement")
+    parser.add_argument("--free-attention", action="store_true", help="again with attention that costs nothing")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
