@@ -41,7 +41,7 @@ MOST_OUTLIERS = 32
 ROUNDING = 0.04
 """Most rounding error of feed-forward activations, as a share of the activations' own size (root mean square)."""
 
-FORWARD_TOKENS = 4096
+FORWARD_TOKENS = 6144
 """Tokens of a forward: what a forward costs whatever its size weighs more the quicker it is."""
 
 _LIMITS = 13  # of the largest channels: down to a sixty-fourth
