@@ -469,7 +469,6 @@ def test_the_command_line_takes_them_all(checkpoint, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["problem_type"] == "quantile"
     assert main(["predict", str(tmp_path / "b"), table, "--verbosity", "0"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "price_0.25,price_0.75"
-    capsys.readouterr()
     assert main(["predict", str(tmp_path / "b"), table, "--proba"]) == 2
     assert "proba is for classification, and this predictor does quantile. Leave it out." in capsys.readouterr().err
     assert main(["inspect", "--data", table, *several[:4], "--json"]) == 0
