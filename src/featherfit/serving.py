@@ -323,9 +323,10 @@ class Serving:
         return rows
 
     def _check_proba(self, what: str, remedy: str) -> None:
-        label = self._require().label
-        if label.numeric:
-            raise ConfigError(f"{what} is for classification, and this predictor does {label.problem_type}. {remedy}")
+        from featherfit.inference.tables import without_probabilities
+
+        for problem in without_probabilities(self._require().label, what, remedy):
+            raise ConfigError(problem)
 
     def _table_outputs(
         self, data: Any, *, embeddings: bool = False, on_error: str = "raise"

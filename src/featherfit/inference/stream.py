@@ -31,7 +31,7 @@ from featherfit.data.rows import (
 from featherfit.data.write import check_target, check_types, written_table
 from featherfit.errors import ConfigError, DataError, did_you_mean
 from featherfit.inference.predict import Progress, outputs, table_rows
-from featherfit.inference.tables import prediction_table
+from featherfit.inference.tables import prediction_table, without_probabilities
 from featherfit.storage import expanded
 
 if TYPE_CHECKING:
@@ -205,9 +205,8 @@ def _check_request(fitted: Fitted, kept: list[str], results: list[str], proba: b
     problems = []
     if isinstance(chunk_rows, bool) or not isinstance(chunk_rows, int) or chunk_rows < 1:
         problems.append(f"chunk_rows={chunk_rows!r} has to be a whole number of at least 1.")
-    if proba and fitted.label.numeric:
-        kind = fitted.label.problem_type
-        problems.append(f"proba is for classification, and this predictor does {kind}. Leave it out.")
+    if proba:
+        problems += without_probabilities(fitted.label, "proba", "Leave it out.")
     problems += [
         f"keep_columns names {name!r}, which is what a column of predictions is called. Rename it in the source."
         for name in kept

@@ -72,6 +72,13 @@ def probability_table(
     return pd.DataFrame(proba, index=frame.index, columns=label.classes.tolist()) if as_pandas else proba
 
 
+def without_probabilities(label: Target, what: str, remedy: str) -> list[str]:
+    """What is wrong, if anything, where `what` asks for the probabilities of a predictor with these labels."""
+    if not label.numeric:
+        return []
+    return [f"{what} is for classification, and this predictor does {label.problem_type}. {remedy}"]
+
+
 def vectors_as(vectors: np.ndarray, frame: pd.DataFrame, *, as_tensor: bool, as_pandas: bool) -> Any:
     """Embeddings (rows, D) as a tensor, a DataFrame with the table's index, or the array they are."""
     if as_tensor:
