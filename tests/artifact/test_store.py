@@ -324,17 +324,43 @@ class TestSaveOver:
             return rename(path, target)
 
         monkeypatch.setattr(Path, "rename", fail)
+        monkeypatch.setattr(files, "exchanged", lambda one, other: False)
         with pytest.raises(OSError, match="no"):
             two.save(tmp_path / "one")
         monkeypatch.undo()
         assert same(weights(load(tmp_path / "one")), weights(one))
         assert (tmp_path / "one" / "notes.txt").read_text() == "mine"
 
-    def test_other_files_move_along(self, fitted, artifact):
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot swap two folders")
+    def test_at_no_time_is_there_no_artifact(self, fitted, artifact):
+        (artifact / "notes.txt").write_text("mine")
+        seen: list[tuple[str, bool]] = []
+        watching = True
+
+        def look(event: str, arguments: tuple) -> None:
+            if watching and event.startswith(("os.", "shutil.")):
+                seen.append((event, files.is_artifact(artifact)))
+
+        sys.addaudithook(look)
+        fitted.save(artifact)
+        watching = False
+        assert {"os.rename", "shutil.rmtree"} <= {event for event, _ in seen} and all(there for _, there in seen)
+
+    @pytest.mark.parametrize("at_once", [True, False])
+    def test_other_files_move_along(self, at_once, fitted, artifact, monkeypatch):
+        if not at_once:
+            monkeypatch.setattr(files, "exchanged", lambda one, other: False)
         (artifact / "notes.txt").write_text("mine")
         fitted.save(artifact)
         assert (artifact / "notes.txt").read_text() == "mine"
+        assert [file.name for file in artifact.parent.iterdir()] == [artifact.name]
         load(artifact)
+
+    def test_a_link_stays_one(self, fitted, artifact):
+        link = artifact.with_name("latest")
+        link.symlink_to(artifact, target_is_directory=True)
+        fitted.save(link)
+        assert link.is_symlink() and same(weights(load(artifact)), weights(fitted))
 
     def test_something_else_is_refused(self, fitted, tmp_path):
         (tmp_path / "mine").mkdir()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from featherfit.errors import ArtifactError, PathExistsError
-from featherfit.storage import sync
+from featherfit.storage import exchanged, sync
 
 FORMAT_VERSION = 4
 """What changed with each: `artifact/versions.py`."""
@@ -109,30 +109,47 @@ def written_whole(target: Path) -> Iterator[Path]:
         with _written_in_place(target) as fresh:
             yield fresh
         return
+    target = target.resolve()  # through a link, which stays what it is
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    with contextlib.ExitStack() as undoing:
+        undoing.callback(shutil.rmtree, fresh, ignore_errors=True)
         fresh.chmod(0o755)
         yield fresh
-        if not target.exists():
-            fresh.rename(target)
-            return
-        if not target.is_dir():
-            raise PathExistsError(f"{target} is a file. Choose another path.")
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-        target.rename(old)
-        try:
-            fresh.rename(target)
-        except OSError:
-            old.rename(target)
-            raise
+        _sync_files(fresh)
+        old = _placed(fresh, target)
+        undoing.pop_all()
+    if old is not None:
         for other in old.iterdir():
             if other.name not in FILES:
                 other.rename(target / other.name)
         shutil.rmtree(old)
-    finally:
-        if fresh.exists():
-            shutil.rmtree(fresh)
+    sync(target.parent)
+
+
+def _placed(fresh: Path, target: Path) -> Path | None:
+    """Moves a folder to `target`; where what stood there is now, None if nothing did."""
+    if not target.exists():
+        fresh.rename(target)
+        return None
+    if not target.is_dir():
+        raise PathExistsError(f"{target} is a file. Choose another path.")
+    if exchanged(fresh, target):
+        return fresh
+    # Whoever dies between these two leaves the earlier artifact under the name of `old`.
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+    target.rename(old)
+    try:
+        fresh.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    return old
+
+
+def _sync_files(folder: Path) -> None:
+    for file in [file for file in folder.rglob("*") if file.is_file()]:
+        sync(file)
 
 
 @contextlib.contextmanager
@@ -142,8 +159,7 @@ def _written_in_place(target: Path) -> Iterator[Path]:
     fresh.mkdir()
     try:
         yield fresh
-        for file in [file for file in fresh.rglob("*") if file.is_file()]:
-            sync(file)
+        _sync_files(fresh)
         (target / CONFIG).unlink(missing_ok=True)
         for name in sorted(FILES, key=CONFIG.__eq__):
             if (target / name).is_dir():
