@@ -5,11 +5,12 @@
 FOLDER holds `en_train.tsv` and `<language>_test.tsv` with the columns `label` and `text`. A checkpoint is anything `fit`
 takes, or `base`: a BERT of base size with random weights and the vocabulary of multilingual-e5-small.
 
-The machine's rate is that of a product of two 2048 x 2048 matrices, a median, measured again beside every figure that is
-compared with it; what 2,048 tokens reach with the model's own weights, brought into the blocked order beforehand, stands
-beside it and can be higher. Floating-point operations are counted for the tokens alone, not for padding, norms or anything
-else. `--free-attention` shows what no kernel for attention could exceed: everything is measured again with the sum of queries,
-keys and values in its place, and its operations counted all the same.
+The machine's rate is that of a product of two 2048 x 2048 matrices, a median, measured before and after every step and
+prediction that is compared with it, since others may share the machine; shares are medians, too. What 2,048 tokens reach with the
+model's own weights, brought into the blocked order beforehand, stands beside it and can be higher. Floating-point operations are
+counted for the tokens alone, not for padding, norms or anything else. `--free-attention` shows what no kernel for attention
+could exceed: everything is measured again with the sum of queries, keys and values in its place, and its operations counted all
+the same.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from measure import E5_SMALL, WARM_STEPS, Setup, Work, set_up, shape_rates, square_rate, stopwatch
+from measure import E5_SMALL, WARM_STEPS, Setup, Turn, Work, set_up, shape_rates, square_rate, stopwatch, turns
 from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
@@ -103,33 +104,31 @@ def measured_training(setup: Setup, dataset: Dataset, budget: float) -> dict[str
     reports, rows = setup.steps(dataset), setup.rows_of_steps(dataset)
     for _ in zip(range(WARM_STEPS), reports, rows, strict=False):
         pass
-    before = square_rate(setup.dtype)
-    took: list[float] = []
-    tokens: list[int] = []
-    flops: list[float] = []
-    while sum(took) < budget or len(took) < 3:
-        with stopwatch() as taken:
-            next(reports)
-        took.append(taken[0])
+
+    def step() -> tuple[int, float]:
+        next(reports)
         own = lengths[next(rows)]
-        tokens.append(int(own.sum()))
-        flops.append(work.flops(own, training=True))
-    rate = (before + square_rate(setup.dtype)) / 2
-    few = max(1, round(1.5 / median(took)))
+        return int(own.sum()), work.flops(own, training=True)
+
+    found = turns(step, setup.dtype, budget)
+    few = max(1, round(1.5 / median(turn.seconds for turn in found)))
     groups = where_time_goes(lambda: list(islice(reports, few)))
-    return figures("training", sum(tokens), sum(took), sum(flops), rate) | {"steps": len(took), "groups": groups}
+    return figures("training", found) | {"steps": len(found), "groups": groups}
 
 
-def measured_prediction(setup: Setup, dataset: Dataset) -> tuple[int, float, float]:
-    """Tokens, seconds (median of three, after a warm-up on the same rows) and floating-point operations."""
-    times = []
-    for _ in range(4):
-        with stopwatch() as taken:
-            setup.predict(dataset)
-        times.append(taken[0])
+def measured_prediction(setup: Setup, dataset: Dataset, what: str) -> dict[str, Any]:
+    """Three predictions of all rows, after one that is not counted."""
     lengths = distinct_lengths(dataset)
-    flops = Work.of(setup.model.text).flops(lengths, training=False)
-    return int(lengths.sum()), median(times[1:]), flops
+    computed = int(lengths.sum()), Work.of(setup.model.text).flops(lengths, training=False)
+
+    def predict() -> tuple[int, float]:
+        setup.predict(dataset)
+        return computed
+
+    predict()
+    found = turns(predict, setup.dtype, budget=0)
+    seconds = median(turn.seconds for turn in found)
+    return figures(what, found) | {"rows_per_s": len(dataset) / seconds}
 
 
 def distinct_lengths(dataset: Dataset) -> np.ndarray:
@@ -138,14 +137,14 @@ def distinct_lengths(dataset: Dataset) -> np.ndarray:
     return np.array(list(ids.values()), dtype=np.int64)
 
 
-def figures(what: str, tokens: int, seconds: float, flops: float, rate: float) -> dict[str, Any]:
-    """What one measurement comes to."""
+def figures(what: str, found: list[Turn]) -> dict[str, Any]:
+    """What measurements of one thing come to: medians."""
     return {
         "what": what,
-        "tokens_per_s": tokens / seconds,
-        "gflops": flops / seconds / 1e9,
-        "machine_gflops": rate / 1e9,
-        "share": flops / seconds / rate,
+        "tokens_per_s": median(turn.tokens / turn.seconds for turn in found),
+        "gflops": median(turn.flops / turn.seconds for turn in found) / 1e9,
+        "machine_gflops": median(turn.rate for turn in found) / 1e9,
+        "share": median(turn.share for turn in found),
     }
 
 
@@ -219,13 +218,9 @@ def measurements(
 
 def predictions(setup: Setup, options: argparse.Namespace, languages: list[str]) -> Iterator[dict[str, Any]]:
     """One measurement per language, and the groups of the first."""
-    rates = [square_rate(setup.dtype)]
     for place, language in enumerate(languages):
         dataset = setup.dataset(read(options.folder, f"{language}_test", options.predict_rows))
-        tokens, seconds, flops = measured_prediction(setup, dataset)
-        rates.append(square_rate(setup.dtype))
-        measured = figures(f"prediction, {language}", tokens, seconds, flops, mean(rates[-2:]))
-        measured["rows_per_s"] = len(dataset) / seconds
+        measured = measured_prediction(setup, dataset, f"prediction, {language}")
         if place == 0:
             measured["groups"] = where_time_goes(partial(setup.predict, dataset))
         yield measured

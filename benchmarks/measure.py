@@ -173,10 +173,51 @@ def seconds_of(call: Callable[[], Any], repeats: int = 9) -> float:
 
 
 @torch.no_grad()
-def square_rate(dtype: torch.dtype, size: int = 2048) -> float:
-    """Operations per second of a plain product of two square matrices."""
+def square_rate(dtype: torch.dtype, size: int = 2048, repeats: int = 9) -> float:
+    """Operations per second of a plain product of two square matrices, a median."""
     a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
-    return 2 * size**3 / seconds_of(lambda: a @ b)
+    return 2 * size**3 / seconds_of(lambda: a @ b, repeats)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What was computed between two measurements of the machine's rate.
+
+    Attributes:
+        tokens: Without padding.
+        seconds: What it took.
+        flops: Floating-point operations.
+        rate: The machine's operations per second then, the mean of both.
+    """
+
+    tokens: int
+    seconds: float
+    flops: float
+    rate: float
+
+    @property
+    def share(self) -> float:
+        """Of the machine's rate."""
+        return self.flops / self.seconds / self.rate
+
+
+def turns(run: Callable[[], tuple[int, float]], dtype: torch.dtype, budget: float) -> list[Turn]:
+    """Runs in turns with the machine's rate, since that of a shared machine changes from one second to the next.
+
+    Args:
+        run: Computes something, and says how many tokens and operations that was.
+        dtype: Of the machine's rate.
+        budget: Seconds of `run` to go on for, with three runs at least.
+    """
+    found: list[Turn] = []
+    before = square_rate(dtype, repeats=5)
+    while len(found) < 3 or sum(turn.seconds for turn in found) < budget:
+        with stopwatch() as taken:
+            tokens, flops = run()
+        after = square_rate(dtype, repeats=5)
+        found.append(Turn(tokens, taken[0], flops, (before + after) / 2))
+        before = after
+    return found
 
 
 @torch.no_grad()
