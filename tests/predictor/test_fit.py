@@ -206,9 +206,9 @@ class TestProblems:
         scores: list[float] = []
         add = selection.BestStates.add
 
-        def spy(states, score, step, model):
+        def spy(states, score, *others):
             scores.append(score)
-            add(states, score, step, model)
+            add(states, score, *others)
 
         monkeypatch.setattr(selection.BestStates, "add", spy)
         frame = reviews().assign(label=lambda table: table["text"].str.len() * 1.5)
