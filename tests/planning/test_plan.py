@@ -158,7 +158,11 @@ def test_layers_beneath_all_that_trains_keep_nothing(tmp_path):
 
 def test_frozen_layers_that_compute_every_row_once(tmp_path):
     folder = write_checkpoint(tmp_path / "six")
-    build_backbone_from_config(cut_config(TINY["bert"], 6)).save_pretrained(folder)
+    wide = TINY["bert"] | {
+        "hidden_size": 256,
+        "intermediate_size": 1024,
+    }  # so that a layer takes longer than a clock errs
+    build_backbone_from_config(cut_config(wide, 6)).save_pretrained(folder)
     table = reviews()
     kept, again = (
         MultiModalPredictor(label="label", verbosity=0).plan(
@@ -167,7 +171,7 @@ def test_frozen_layers_that_compute_every_row_once(tmp_path):
         for cache in ("on", "off")
     )
     name, tokens = "states of frozen layers", round(kept.tokens_per_row["mean"] * kept.rows)
-    assert kept.phases["validating"][name] == kept.phases["training"][name] == tokens * TINY["bert"]["hidden_size"] * 4
+    assert kept.phases["validating"][name] == kept.phases["training"][name] == tokens * wide["hidden_size"] * 4
     assert name not in again.phases["training"] and again.seconds_beneath == 0
     assert kept.seconds_beneath > 0 and kept.seconds_per_step < again.seconds_per_step
     lines = [line["what"] for line in kept.rows_to_show()]
