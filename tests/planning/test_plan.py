@@ -158,10 +158,7 @@ def test_layers_beneath_all_that_trains_keep_nothing(tmp_path):
 
 def test_frozen_layers_that_compute_every_row_once(tmp_path):
     folder = write_checkpoint(tmp_path / "six")
-    wide = TINY["bert"] | {
-        "hidden_size": 256,
-        "intermediate_size": 1024,
-    }  # so that a layer takes longer than a clock errs
+    wide = TINY["bert"] | {"hidden_size": 256, "intermediate_size": 1024}  # its layers take longer than a clock errs
     build_backbone_from_config(cut_config(wide, 6)).save_pretrained(folder)
     table = reviews()
     kept, again = (
