@@ -110,7 +110,7 @@ def take_steps(run: Run, plan: Any, states: BestStates, evaluate: Validation) ->
         step, reason = saved.loop.facts["step"], saved.ended
         load_trainable_state(model, saved.loop.under("weights/"))
     if not states.kept:
-        states.add(evaluate(), step, model, evaluate.loss)
+        states.add(evaluate(), step, model)
         evaluate.remember()
     return step, reason
 
@@ -144,7 +144,7 @@ def _train_on(run: Run, plan: Any, states: BestStates, evaluate: Validation) -> 
             for report in reports:
                 step = report.step
                 if report.score is not None:
-                    states.add(report.score, step, fitted.model, evaluate.loss)
+                    states.add(report.score, step, fitted.model)
                     if states.checks_since_best == 0:
                         evaluate.remember()
                 progress.update(report)

@@ -7,12 +7,11 @@ import re
 
 import numpy as np
 import pytest
-from tiny_checkpoints import quick_fit, reviews, settings
+from tiny_checkpoints import quick_fit, reviews
 
 from featherfit import ConfigError, DataError, MultiModalPredictor
 from featherfit.config.resolve import resolve_config
 from featherfit.inference.validate import averaged
-from featherfit.training.selection import BestStates
 
 pytestmark = pytest.mark.filterwarnings("ignore:The model has learnt nothing")  # three steps are few
 
@@ -41,26 +40,9 @@ def test_the_score_is_that_of_the_slices(checkpoint, tmp_path, average, combine)
     assert MultiModalPredictor.load(predictor.path, verbosity=0).fit_summary() == summary
 
 
-def test_the_loss_decides_between_equal_scores(checkpoint, tmp_path, monkeypatch):
-    """The weights that are used have the log-loss that scikit-learn finds, the lowest of those with the best accuracy."""
-    seen: list[tuple[float, float]] = []
-    add = BestStates.add
-
-    def spy(states, score, step, model, loss):
-        seen.append((score, loss))
-        add(states, score, step, model, loss)
-
-    monkeypatch.setattr(BestStates, "add", spy)
-    more = {"optim.top_k": 1, "optim.calibration": None, "optim.max_epochs": 8, "optim.lr": 0.003, "optim.peft": None}
-    predictor = MultiModalPredictor("label", validation_metric="accuracy", path=tmp_path / "artifact", verbosity=0)
-    predictor.fit(reviews(), tuning_data=TUNING.drop(columns="language"), hyperparameters=settings(checkpoint) | more)
-    best = max(score for score, _ in seen)
-    equal = [loss for score, loss in seen if score == best]
-    assert len({round(loss, 3) for loss in equal}) > 1 and min(equal) != equal[0], "nothing to decide between"
-    assert predictor.evaluate(TUNING, metrics="log_loss")["log_loss"] == pytest.approx(min(equal), abs=6e-4)
-
-
 def test_each_slice_is_shown(checkpoint, tmp_path, capsys):
+    from tiny_checkpoints import settings
+
     predictor = MultiModalPredictor(label="label", path=tmp_path / "artifact", verbosity=2)
     predictor.fit(reviews(), tuning_data=TUNING, hyperparameters={**settings(checkpoint), **BY})
     told = re.findall(

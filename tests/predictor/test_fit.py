@@ -206,9 +206,9 @@ class TestProblems:
         scores: list[float] = []
         add = selection.BestStates.add
 
-        def spy(states, score, *others):
+        def spy(states, score, step, model):
             scores.append(score)
-            add(states, score, *others)
+            add(states, score, step, model)
 
         monkeypatch.setattr(selection.BestStates, "add", spy)
         frame = reviews().assign(label=lambda table: table["text"].str.len() * 1.5)

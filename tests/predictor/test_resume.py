@@ -223,9 +223,9 @@ class TestDamage:
         path = broken_off(12)
         newest = json.loads(self.newest(path, ".json").read_text())["state"]["best"]
         before = json.loads(sorted((path / "training").glob("state-*.json"))[0].read_text())["state"]["best"]
-        [only] = {entry[2] for entry in newest} - {entry[2] for entry in before} or {newest[0][2]}
+        [only] = {name for *_, name, _ in newest} - {name for *_, name, _ in before} or {newest[0][2]}
         (path / "training" / only).write_bytes(b"")
-        both = only in {entry[2] for entry in before}
+        both = only in {name for *_, name, _ in before}
         if both:
             with pytest.raises(ArtifactError, match="No state in .* can be used"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")

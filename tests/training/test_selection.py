@@ -76,20 +76,6 @@ def test_ties_go_to_the_earlier_and_nan_loses(greater, tmp_path):
     assert [state.step for state in states.kept] == [2, 3, 4]
 
 
-@pytest.mark.parametrize("greater", [True, False])
-def test_of_equal_scores_the_lower_loss_is_better(greater, tmp_path):
-    """To three decimals; a model that still says one class of every row, and is about to say another, is not given up."""
-    states, model = BestStates(tmp_path / "s", 3, greater), One()
-    seen = []
-    losses = (0.9, 0.8, 0.85, 0.8003, math.nan, 0.7, 0.7)
-    for step, loss in enumerate(losses, start=1):
-        states.add(0.5, step, model.at(step), loss)
-        seen.append(states.checks_since_best)
-    assert seen == [0, 0, 1, 2, 3, 0, 1] and [state.step for state in states.kept] == [6, 7, 2]
-    states.add(0.6 if greater else 0.4, 8, model, 2.0)
-    assert [state.step for state in states.kept] == [8, 6, 7]
-
-
 def test_only_not_a_number_still_gives_a_state(tmp_path):
     states, model = states_of(tmp_path / "s", [math.nan, math.nan], 2, True)
     assert states.restore(model, "best", never) == [1]

@@ -233,12 +233,11 @@ class TestKeeper:
     def test_scores_that_json_has_not(self, tmp_path):
         keeper, best = StateKeeper(tmp_path, 0, 1), BestStates(tmp_path, 3, False)
         for step, score in enumerate((float("inf"), float("nan"), 0.1 + 0.2), start=1):
-            best.add(score, step, torch.nn.Linear(1, 1), loss=score / 3)
+            best.add(score, step, torch.nn.Linear(1, 1))
         keeper.write(LoopState({"step": 3}, {"a": torch.zeros(1)}), best, 0.0, "all epochs done")
         saved = read_latest(tmp_path)
         assert saved is not None and saved.ended == "all epochs done"
         assert [str(kept.score) for kept in saved.best] == ["0.30000000000000004", "inf", "nan"]
-        assert [str(kept.loss) for kept in saved.best] == ["0.10000000000000002", "inf", "nan"]
 
     def test_a_number_that_was_changed_is_noticed(self, tmp_path):
         keeper, best = StateKeeper(tmp_path, 0, 1), BestStates(tmp_path, 1, True)

@@ -283,7 +283,7 @@ class OptimConfig:
         "With validation_by, what is to be best: the mean of the slices' scores, or the worst of them.",
         choices=("macro", "worst"),
     )
-    patience: int = option(10, "Validations without a better score, or loss at the same, before training stops.", low=1)
+    patience: int = option(10, "Validations without a better score before training stops.", low=1)
     val_check_interval: float = option(
         0.5,
         "Share of an epoch between validations; a whole number above 1 counts steps.",

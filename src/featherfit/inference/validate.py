@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import torch
 
 from featherfit.artifact.fitted import Fitted
 from featherfit.data.dataset import Dataset
@@ -15,7 +14,6 @@ from featherfit.evaluation.metrics import METRICS
 from featherfit.evaluation.outputs import score_outputs
 from featherfit.evaluation.reading import Reading
 from featherfit.inference.predict import outputs
-from featherfit.training.losses import objective_of, row_losses
 
 
 class Validation:
@@ -26,7 +24,6 @@ class Validation:
     Attributes:
         slices: The latest score of every slice, NaN where it is not defined; empty without slices.
         logits: Of the rows when they were last scored, (rows, C).
-        loss: Their mean loss then, weighted as the score is.
         best_logits: The same at the latest `remember`; None before.
     """
 
@@ -35,8 +32,6 @@ class Validation:
         self._fitted, self._rows, self._tell = fitted, rows, tell
         self.slices: dict[str, float] = {}
         self.logits: np.ndarray | None = None
-        self.loss = math.nan
-        self._objective = objective_of(fitted.label, fitted.config.optim)
         self.best_logits: np.ndarray | None = None
         names = np.array(rows.slices or [], dtype=object)
         self._places = {name: np.flatnonzero(names == name) for name in dict.fromkeys(rows.slices or [])}
@@ -48,7 +43,6 @@ class Validation:
         self.logits = logits
         reading, weights = Reading(self._fitted.label), self._rows.weights
         assert labels is not None
-        self.loss = agreed(self._mean_loss(logits, labels, weights))
         if not self._places:
             return agreed(score_outputs([metric], logits, labels, reading, weights)[metric])
         first = not self.slices
@@ -72,11 +66,6 @@ class Validation:
         shown = ", ".join(f"{name} {value:.4f}" for name, value in self.slices.items())
         self._tell(f"Validation {metric} by {optim.validation_by}: {shown}; {optim.validation_average} {score:.4f}.")
         return score
-
-    def _mean_loss(self, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> float:
-        losses = row_losses(torch.tensor(logits), torch.tensor(labels), self._objective)
-        weighed = torch.ones(len(losses)) if weights is None else torch.tensor(weights)
-        return float((losses * weighed).sum() / weighed.sum())
 
     def remember(self) -> None:
         """Keeps the logits there are: the weights that were just scored are the best so far."""

@@ -20,7 +20,7 @@ from featherfit.storage import storing, write_json_whole, write_tensors_whole
 from featherfit.training.selection import BestStates, Kept
 from featherfit.types import LoopState
 
-FORMAT = 2
+FORMAT = 1
 STATES_KEPT = 2
 LEAST_SECONDS = 60.0
 """Between two states, where the interval is `auto`."""
@@ -92,10 +92,7 @@ class StateKeeper:
                 "loop": loop.facts,
                 "tensors": sha256(tensors),
                 # As text, since JSON has no NaN and no infinity.
-                "best": [
-                    [str(kept.score), kept.step, kept.file.name, self._digest(kept.file), str(kept.loss)]
-                    for kept in best.kept
-                ],
+                "best": [[str(kept.score), kept.step, kept.file.name, self._digest(kept.file)] for kept in best.kept],
                 "checks_since_best": best.checks_since_best,
                 "elapsed": elapsed,
                 "ended": ended,
@@ -161,8 +158,8 @@ def tidy(folder: Path, more: list[str]) -> frozenset[Path]:
     for file in folder.glob(f"{_STATE}.json"):
         whole.add(file.with_suffix(".safetensors").name)
         try:
-            stays |= {entry[2] for entry in json.loads(file.read_text(encoding="utf-8"))["state"]["best"]}
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            stays |= {name for _, _, name, _ in json.loads(file.read_text(encoding="utf-8"))["state"]["best"]}
+        except (OSError, ValueError, KeyError, TypeError):
             continue  # damaged; whoever reads it says so
     for file in [
         *folder.glob(_BEST),
@@ -186,7 +183,7 @@ def _read(file: Path) -> SavedState:
     if state["format"] != FORMAT:
         raise ValueError(f"it has format {state['format']}, and this featherfit reads {FORMAT}")
     tensors = file.with_suffix(".safetensors")
-    needed = {tensors.name: state["tensors"], **{name: digest for _, _, name, digest, _ in state["best"]}}
+    needed = {tensors.name: state["tensors"], **{name: digest for _, _, name, digest in state["best"]}}
     for name, digest in needed.items():
         if Path(name).name != name or not (file.parent / name).is_file():
             raise ValueError(f"{name} is missing")
@@ -196,7 +193,7 @@ def _read(file: Path) -> SavedState:
         loop = LoopState(state["loop"], load_file(tensors))
     except SafetensorError as error:
         raise ValueError(str(error)) from None
-    best = [Kept(float(score), step, file.parent / name, float(loss)) for score, step, name, _, loss in state["best"]]
+    best = [Kept(float(score), step, file.parent / name) for score, step, name, _ in state["best"]]
     return SavedState(loop, best, state["checks_since_best"], state["elapsed"], state["ended"])
 
 

@@ -14,9 +14,6 @@ from torch import nn
 from featherfit.storage import storing, write_tensors_whole
 from featherfit.training.ranks import ALONE, Ranks
 
-LOSS_DECIMALS = 3
-"""To which losses are compared: differences below are rounding, or a model that no longer learns."""
-
 
 @dataclass(frozen=True)
 class Kept:
@@ -25,18 +22,13 @@ class Kept:
     score: float
     step: int
     file: Path
-    loss: float = math.nan
 
 
 class BestStates:
     """The k best states so far, and how long ago the best one was.
 
-    A score of few rows takes few values: an accuracy stays that of the most frequent class while a model begins to learn, and of
-    several states with one score the earliest is seldom the best. So the lower loss decides between equal scores, to
-    `LOSS_DECIMALS`, and then the earlier step.
-
     Attributes:
-        kept: Best first.
+        kept: Best first; of equal scores the earlier stands first.
         checks_since_best: Validations since the best score.
         spared: Files that stay though their state is not among the best any more.
     """
@@ -52,26 +44,19 @@ class BestStates:
             with storing("The best weights so far", folder):
                 folder.mkdir(parents=True, exist_ok=True)
 
-    def _key(self, state: Kept) -> tuple[float, float, int]:
+    def _key(self, state: Kept) -> tuple[float, int]:
         # NaN is no score at all: worse than any number, whichever way is better.
         if math.isnan(state.score):
-            return (math.inf, math.inf, state.step)
-        loss = round(state.loss, LOSS_DECIMALS) if math.isfinite(state.loss) else math.inf
-        return (-state.score if self.greater_is_better else state.score, loss, state.step)
+            return (math.inf, state.step)
+        return (-state.score if self.greater_is_better else state.score, state.step)
 
-    def add(self, score: float, step: int, model: nn.Module, loss: float = math.nan) -> None:
+    def add(self, score: float, step: int, model: nn.Module) -> None:
         """Keeps the model's trained weights if they are among the k best.
-
-        Args:
-            score: Of the validation rows.
-            step: Steps taken.
-            model: Has the weights.
-            loss: Of the same rows; NaN where it is not known.
 
         Raises:
             StorageError: They cannot be written.
         """
-        state = Kept(score, step, self.folder / f"step-{step:06d}.safetensors", loss)
+        state = Kept(score, step, self.folder / f"step-{step:06d}.safetensors")
         ranked = sorted([*self.kept, state], key=self._key)
         self.checks_since_best = 0 if ranked[0] is state else self.checks_since_best + 1
         self.kept = ranked[: self.k]
