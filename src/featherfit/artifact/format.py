@@ -119,12 +119,12 @@ def written_whole(target: Path) -> Iterator[Path]:
         _sync_files(fresh)
         old = _placed(fresh, target)
         undoing.pop_all()
+    sync(target.parent)  # before what it replaces is gone
     if old is not None:
         for other in old.iterdir():
             if other.name not in FILES:
                 other.rename(target / other.name)
         shutil.rmtree(old)
-    sync(target.parent)
 
 
 def _placed(fresh: Path, target: Path) -> Path | None:
