@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -165,12 +165,13 @@ def read(folder: Path, name: str, rows: int) -> pd.DataFrame:
     return table.sample(min(rows, len(table)), random_state=123).reset_index(drop=True)
 
 
-def build(checkpoint: str, frame: pd.DataFrame, batch_size: int) -> Setup:
-    """The model of that name."""
+def build(checkpoint: str, frame: pd.DataFrame, batch_size: int, forward: int) -> Setup:
+    """The model of that name, trained with so many rows a step and a forward."""
+    sizes = {"env__batch_size": batch_size, "env__per_gpu_batch_size": forward}
     if checkpoint == BASE:
         torch.manual_seed(0)
-        return set_up(frame, E5_SMALL, architecture=BASE_ARCHITECTURE, env__batch_size=batch_size)
-    return set_up(frame, checkpoint, env__batch_size=batch_size)
+        return set_up(frame, E5_SMALL, architecture=BASE_ARCHITECTURE, **sizes)
+    return set_up(frame, checkpoint, **sizes)
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -179,7 +180,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     languages = sorted(path.name.removesuffix("_test.tsv") for path in options.folder.glob("*_test.tsv"))
     models = {}
     for checkpoint in options.checkpoint:
-        setup = build(checkpoint, frame, options.batch_size[0])
+        setup = build(checkpoint, frame, options.batch_size[0], options.forward[0])
         rates = {
             name: {"square_gflops": square_rate(dtype) / 1e9, "best_shape_gflops": max(by_shape.values()) / 1e9}
             | {"by_shape_gflops": {shape: rate / 1e9 for shape, rate in by_shape.items()}}
@@ -207,20 +208,22 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 def measurements(
     checkpoint: str, frame: pd.DataFrame, options: argparse.Namespace, languages: list[str]
 ) -> list[dict[str, Any]]:
-    """Training with every size of batch, and prediction in every language."""
+    """Training with every size of batch and of forward, and prediction in every language and of all of them at once."""
     found = []
-    for batch_size in options.batch_size:
-        setup = build(checkpoint, frame, batch_size)
+    for batch_size, forward in product(options.batch_size, options.forward):
+        setup = build(checkpoint, frame, batch_size, forward)
         measured = measured_training(setup, setup.dataset(frame), options.seconds)
-        found.append(measured | {"what": f"training, batches of {batch_size}"})
+        found.append(measured | {"what": f"training, {batch_size} a step, per_gpu_batch_size {forward}"})
     return [*found, *predictions(setup, options, languages)]
 
 
 def predictions(setup: Setup, options: argparse.Namespace, languages: list[str]) -> Iterator[dict[str, Any]]:
-    """One measurement per language, and the groups of the first."""
-    for place, language in enumerate(languages):
-        dataset = setup.dataset(read(options.folder, f"{language}_test", options.predict_rows))
-        measured = measured_prediction(setup, dataset, f"prediction, {language}")
+    """One measurement per language and one of all, and the groups of the first."""
+    frames = {name: read(options.folder, f"{name}_test", options.predict_rows) for name in languages}
+    frames["all languages"] = pd.concat(frames.values(), ignore_index=True)
+    for place, (name, frame) in enumerate(frames.items()):
+        dataset = setup.dataset(frame)
+        measured = measured_prediction(setup, dataset, f"prediction, {name}")
         if place == 0:
             measured["groups"] = where_time_goes(partial(setup.predict, dataset))
         yield measured
@@ -283,7 +286,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--checkpoint", nargs="+", default=[E5_SMALL, BASE], help="names, folders, or base")
-    parser.add_argument("--batch-size", nargs="+", type=int, default=[32, 128])
+    parser.add_argument("--batch-size", nargs="+", type=int, default=[32, 128], help="rows of a training step")
+    parser.add_argument("--forward", nargs="+", type=int, default=[8, 32], help="env.per_gpu_batch_size in training")
     parser.add_argument("--rows", type=int, default=1000, help="training rows")
     parser.add_argument("--predict-rows", type=int, default=100, help="rows per language")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of a training measurement")

@@ -98,9 +98,7 @@ class Setup:
 
     def predict(self, dataset: Dataset) -> np.ndarray:
         """Logits of all rows."""
-        tokens = self.device.tokens_per_forward(
-            self.config.rows_per_forward(training=False), dataset.longest(self.text.max_len), training=False
-        )
+        tokens = self.device.tokens_per_forward(self.config, dataset.longest(self.text.max_len), training=False)
         return model_outputs(self.model, dataset, tokens=tokens, pad_id=self.text.pad_id, device=self.device)
 
 

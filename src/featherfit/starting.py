@@ -88,7 +88,7 @@ def _with_states(run: Run, rows: Dataset) -> Dataset:
     kept = with_states(
         fitted.model,
         rows,
-        tokens=device.tokens_per_forward(config.rows_per_forward(training=False), longest, training=False),
+        tokens=device.tokens_per_forward(config, longest, training=False),
         pad_id=fitted.text.pad_id,
         device=device,
         in_memory=0 if config.plans_memory() else IN_MEMORY,

@@ -105,7 +105,7 @@ def test_a_tight_budget_makes_forwards_smaller_and_steps_the_same(checkpoint, tm
     fitted = MultiModalPredictor(label="label", path=tmp_path / "a", verbosity=0).fit(reviews(), hyperparameters=given)
     plain = MultiModalPredictor(label="label", path=tmp_path / "b", verbosity=0).fit(reviews(), hyperparameters=usual)
     inside = fitted._fitted
-    assert inside.device.tokens_per_forward(8, 20, training=True) == 32
+    assert inside.device.tokens_per_forward(inside.config, 20, training=True) == 32
     assert inside.config.model.hf_text.gradient_checkpointing
     assert fitted.fit_summary()["steps"] == plain.fit_summary()["steps"]
     for one, other in zip(weights(fitted).values(), weights(plain).values(), strict=True):

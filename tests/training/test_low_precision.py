@@ -117,10 +117,24 @@ class TestPrepare:
 
 
 @pytest.mark.parametrize(
-    ("kind", "training", "tokens"), [("cpu", False, 2048), ("cpu", True, 1280), ("cuda", True, 8192)]
+    ("kind", "training", "rows", "longest", "tokens"),
+    [
+        ("cpu", True, 4, 512, 1280),
+        ("cpu", True, 8, 512, 1280),
+        ("cpu", True, 32, 512, 5120),
+        ("cpu", True, 32, 20, 640),
+        ("cpu", True, "auto", 512, 1280),  # more only as planned
+        ("cpu", False, 4, 2048, 2048),
+        ("cpu", False, 64, 512, 2048),
+        ("cpu", False, 5, 20, 50),
+        ("cuda", True, 4, 2048, 8192),
+        ("cuda", True, 64, 512, 32_768),
+        ("cuda", False, 4, 512, 1024),
+    ],
 )
-def test_tokens_of_a_forward(kind, training, tokens):
+def test_tokens_of_a_forward(kind, training, rows, longest, tokens):
     device = dataclasses.replace(Device(torch.device("cpu"), "no"), place=torch.device(kind))
-    assert device.tokens_per_forward(4.0, 2048, training=training) == tokens
-    assert device.tokens_per_forward(0.001, 20, training=training) == 1
-    assert device.tokens_per_forward(2.5, 10, training=training) == 25
+    config = build_config({"env.per_gpu_batch_size": rows, "env.inference_batch_size_ratio": 0.5})
+    assert device.tokens_per_forward(config, longest, training=training) == tokens
+    config = build_config({"env.per_gpu_batch_size": 1, "env.inference_batch_size_ratio": 0.001})
+    assert device.tokens_per_forward(config, 20, training=False) == 1

@@ -27,11 +27,7 @@ def outputs(fitted: Fitted, dataset: Dataset, *, embeddings: bool = False, progr
     return model_outputs(
         fitted.model,
         dataset,
-        tokens=fitted.device.tokens_per_forward(
-            fitted.config.rows_per_forward(training=False),
-            dataset.longest(fitted.text.max_len),
-            training=False,
-        ),
+        tokens=fitted.device.tokens_per_forward(fitted.config, dataset.longest(fitted.text.max_len), training=False),
         pad_id=fitted.text.pad_id,
         device=fitted.device,
         embeddings=embeddings,

@@ -82,8 +82,7 @@ class Forecast:
     def usual_tokens(self, *, training: bool = True) -> int:
         """Tokens of a forward where no budget has a say."""
         architecture = self.task.architecture
-        rows = architecture.config.rows_per_forward(training=training)
-        return architecture.device.tokens_per_forward(rows, self.task.longest, training=training)
+        return architecture.device.tokens_per_forward(architecture.config, self.task.longest, training=training)
 
     def sizes(self) -> list[int]:
         """Tokens a training forward may have at most, the usual first, then fewer; those that make a difference."""

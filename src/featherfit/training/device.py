@@ -31,6 +31,9 @@ CPU_TOKENS = 2048
 CPU_TRAINING_TOKENS = 1280
 """The same in training, where every token's states are kept for the backward pass (150 KB each in a small model)."""
 
+CPU_ROW_TOKENS = 160
+"""What a row adds to that where more of them are asked for than the default 8: larger steps gain a tenth in speed."""
+
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -68,19 +71,19 @@ class Device:
             return None
         return BaseForm(self.base_precision, products)
 
-    def tokens_per_forward(self, rows: float, longest: int, *, training: bool) -> int:
+    def tokens_per_forward(self, config: Config, longest: int, *, training: bool) -> int:
         """Most tokens one forward takes.
 
         Args:
-            rows: Rows of full length that fit, `Config.rows_per_forward`.
+            config: The run's settings; `Config.rows_per_forward` rows of full length fit.
             longest: Tokens of a row of full length.
             training: Whether a backward pass follows.
         """
-        tokens, most = (
-            max(1, round(min(rows * longest, 1 << 62))),
-            CPU_TRAINING_TOKENS if training else self.most_tokens,
-        )
-        tokens = min(tokens, most) if self.place.type == "cpu" else tokens
+        tokens = max(1, round(min(config.rows_per_forward(training=training) * longest, 1 << 62)))
+        if self.place.type == "cpu":
+            asked = config.env.per_gpu_batch_size
+            own = CPU_ROW_TOKENS * asked if isinstance(asked, int) else 0
+            tokens = min(tokens, max(CPU_TRAINING_TOKENS, own) if training else self.most_tokens)
         return tokens if self.budget_tokens is None else min(tokens, self.budget_tokens)
 
     @contextlib.contextmanager

@@ -170,7 +170,7 @@ def token_limit(
 ) -> TokenLimit:
     """Most tokens a training forward takes to begin with; arguments as for `train`."""
     return TokenLimit(
-        device.tokens_per_forward(config.rows_per_forward(training=True), longest, training=True),
+        device.tokens_per_forward(config, longest, training=True),
         dataset,
         pad_id,
         padded=model.padded,
