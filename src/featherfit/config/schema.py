@@ -310,16 +310,13 @@ class EnvConfig:
     )
     per_gpu_batch_size: int | str = option(
         8,
-        "Rows of the greatest length per forward; shorter ones share it, up to as many tokens. On a CPU up to 8 rows are at "
-        "most 1,280 tokens in training, and more rows 160 tokens each. auto: as many as memory holds, or "
-        "env.memory_budget.",
+        "Rows of the greatest length per forward; shorter ones share it, up to as many tokens (on a CPU at most 1,280, and "
+        "160 a row beyond 8 rows). auto: as many as memory holds, or env.memory_budget.",
         low=1,
         allowed="a whole number of at least 1, or auto",
     )
     inference_batch_size_ratio: float = option(
-        4.0,
-        "Tokens per forward at prediction, as a multiple of those in training; on a CPU at most 2,048, and 6,144 in int8.",
-        above=0,
+        4.0, "Tokens per forward at prediction, as a multiple of those in training; at most 2,048 on a CPU.", above=0
     )
     precision: str = option(
         "auto",
