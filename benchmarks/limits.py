@@ -1,6 +1,6 @@
 """How much of the machine's matrix rate training and prediction reach, and where the rest of the time goes.
 
-    python benchmarks/limits.py FOLDER [--checkpoint NAME_OR_DIR ...] [--free-attention] [--json FILE] [--plot FILE]
+    python benchmarks/limits.py FOLDER [--checkpoint NAME_OR_DIR ...] [--batch-size N ...] [--forward N ...] [--free-attention] [--json FILE] [--plot FILE]
 
 FOLDER holds `en_train.tsv` and `<language>_test.tsv` with the columns `label` and `text`. A checkpoint is anything `fit`
 takes, or `base`: a BERT of base size with random weights and the vocabulary of multilingual-e5-small.

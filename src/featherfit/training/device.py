@@ -32,7 +32,7 @@ CPU_TRAINING_TOKENS = 1280
 """The same in training, where every token's states are kept for the backward pass (150 KB each in a small model)."""
 
 CPU_ROW_TOKENS = 160
-"""What a row adds to that where more of them are asked for than the default 8: larger steps gain a tenth in speed."""
+"""What a row adds to that where more of them are asked for than the default 8: steps of 128 reviews gain a twentieth in speed."""
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
