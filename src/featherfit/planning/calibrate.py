@@ -28,7 +28,8 @@ from featherfit.types import Batch
 _DEPTHS = (2, 3)
 _PATIENCE = 0.5
 """Seconds after which one measurement of time is not repeated."""
-_REPEATS = 3
+_REPEATS = 9
+"""Most measurements of one time: calls of some ms are short beside what else a machine does in between."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def _drop_gradient(parameter: torch.Tensor) -> None:
 
 
 def _seconds(call: Callable[[], Any], place: torch.device) -> float:
-    """Median time of a few calls; of one, where they are slow."""
+    """Median time of some calls; of one, where they are slow."""
     times: list[float] = []
     while len(times) < _REPEATS and sum(times) < _PATIENCE:
         started = time.perf_counter()
