@@ -31,7 +31,7 @@ def start_model(run: Run, *, contrasts: bool) -> None:
     if contrasts:
         _contrast(run)
     if contrasts or run.fitted.config.optim.head_init == "probe":
-        _probe(run)
+        _probe(run, contrasts=contrasts)
 
 
 def keep_prefix(run: Run, config: Config, *, contrasts: bool) -> Run:
@@ -175,8 +175,8 @@ def _contrast(run: Run) -> None:
     fitted.model.eval()
 
 
-def _probe(run: Run) -> None:
-    """Starts the head from a linear fit to the training rows."""
+def _probe(run: Run, *, contrasts: bool) -> None:
+    """Starts the head from a linear fit to the training rows, whose labels the encoder may have seen."""
     from featherfit.inference.predict import outputs
     from featherfit.training.probe import probe_head
 
@@ -184,5 +184,5 @@ def _probe(run: Run) -> None:
     assert train_set.labels is not None
     embeddings = outputs(fitted, train_set, embeddings=True)
     for linear, start in fitted.model.probed():
-        seen = embeddings[:, start : start + linear.in_features]
-        probe_head(linear, seen, train_set.labels, fitted.label, train_set.weights)
+        own = embeddings[:, start : start + linear.in_features]
+        probe_head(linear, own, train_set.labels, fitted.label, train_set.weights, seen=contrasts)

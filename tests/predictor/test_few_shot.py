@@ -96,7 +96,8 @@ def test_the_head_is_the_probe_of_the_embeddings(checkpoint, monkeypatch):
     run = started(checkpoint, monkeypatch)
     model, train = run.fitted.model, run.sets[0]
     expected = torch.nn.Linear(32, 2)
-    probe_head(expected, outputs(run.fitted, train, embeddings=True), train.labels, run.fitted.label, None)
+    embeddings = outputs(run.fitted, train, embeddings=True)
+    probe_head(expected, embeddings, train.labels, run.fitted.label, None, seen=True)
     torch.testing.assert_close(model.head.linear.weight, expected.weight, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(model.head.linear.bias, expected.bias, rtol=1e-4, atol=1e-5)
 

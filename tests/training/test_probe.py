@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
-from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.metrics import log_loss
+from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 from sklearn.preprocessing import StandardScaler
 
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.several import SeveralLabels, Target
 from featherfit.models.heads import Head
-from featherfit.training.probe import ALPHAS, probe_head
+from featherfit.training.probe import ALPHAS, STRENGTHS, probe_head
 
 RANDOM = np.random.default_rng(0)
 EMBEDDINGS = (RANDOM.normal(size=(60, 5)) * [1, 5, 0.1, 2, 1] + [0, 10, 0, -3, 1]).astype(np.float32)
 SCORES = StandardScaler().fit_transform(EMBEDDINGS) @ RANDOM.normal(size=(5, 3)) + RANDOM.normal(size=(60, 3))
+BLURRED = SCORES + RANDOM.normal(scale=6, size=(60, 3))
 WEIGHTS = RANDOM.uniform(0.2, 3, size=60).astype(np.float32)
 
 
@@ -27,16 +29,69 @@ def probed(outputs: int, labels: np.ndarray, label: Target, weights: np.ndarray 
         return linear(torch.from_numpy(EMBEDDINGS))
 
 
+def logistic(labels: np.ndarray, weights: np.ndarray | None) -> LogisticRegression:
+    """Of the strength with the least log-loss in five folds."""
+    standard = StandardScaler().fit_transform(EMBEDDINGS)
+
+    def loss(strength: float) -> float:
+        proba = cross_val_predict(
+            LogisticRegression(C=strength, max_iter=1000),
+            standard,
+            labels,
+            cv=StratifiedKFold(5, shuffle=True, random_state=0),
+            method="predict_proba",
+            params={"sample_weight": weights},
+        )
+        return log_loss(labels, proba, sample_weight=weights)
+
+    return LogisticRegression(C=min(STRENGTHS, key=loss), max_iter=1000).fit(standard, labels, weights)
+
+
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["even", "weighted"])
 @pytest.mark.parametrize("classes", [2, 3])
 def test_classification(classes, weights):
-    labels = SCORES[:, :classes].argmax(1)
+    labels = BLURRED[:, :classes].argmax(1)
     problem = "binary" if classes == 2 else "multiclass"
     label = LabelProcessor(problem, np.arange(classes))
     proba = torch.softmax(probed(classes, labels, label, weights), 1)
     standard = StandardScaler().fit_transform(EMBEDDINGS)
-    expected = LogisticRegression(max_iter=1000).fit(standard, labels, weights).predict_proba(standard)
+    chosen = logistic(labels, weights)
+    assert chosen.C < 1
+    np.testing.assert_allclose(proba, chosen.predict_proba(standard), atol=2e-3)
+
+
+def test_an_encoder_that_has_seen_the_labels():
+    """What it makes of rows held out would tell their classes too."""
+    labels = SCORES.argmax(1)
+    linear = Head(5, 3, seed=0).linear
+    probe_head(linear, EMBEDDINGS, labels, LabelProcessor("multiclass", np.arange(3)), None, seen=True)
+    with torch.no_grad():
+        proba = torch.softmax(linear(torch.from_numpy(EMBEDDINGS)), 1)
+    standard = StandardScaler().fit_transform(EMBEDDINGS)
+    expected = LogisticRegression(C=1, max_iter=1000).fit(standard, labels).predict_proba(standard)
     np.testing.assert_allclose(proba, expected, atol=2e-3)
+
+
+def test_a_class_of_a_single_row():
+    labels = np.where(np.arange(60) == 7, 2, SCORES[:, :2].argmax(1))
+    proba = torch.softmax(probed(3, labels, LabelProcessor("multiclass", np.arange(3)), None), 1)
+    standard = StandardScaler().fit_transform(EMBEDDINGS)
+    expected = LogisticRegression(C=1, max_iter=1000).fit(standard, labels).predict_proba(standard)
+    np.testing.assert_allclose(proba, expected, atol=2e-3)
+
+
+def test_classes_of_few_rows_are_not_learned_by_heart():
+    """Of 200 dimensions and 100 rows, two dimensions tell the class; without shrinkage the loss is that of guessing, or worse."""
+    draw = np.random.default_rng(2)
+    seen, other = (draw.normal(size=(rows, 200)).astype(np.float32) for rows in (100, 1000))
+    labels, wanted = ((x[:, 0] + x[:, 1] + draw.normal(size=len(x)) > 0).astype(int) for x in (seen, other))
+    losses = {}
+    for known in (False, True):
+        linear = Head(200, 2, seed=0).linear
+        probe_head(linear, seen, labels, LabelProcessor("binary", np.arange(2)), None, seen=known)
+        with torch.no_grad():
+            losses[known] = torch.nn.functional.cross_entropy(linear(torch.from_numpy(other)), torch.from_numpy(wanted))
+    assert losses[False] < np.log(2) < losses[True]
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["even", "weighted"])
@@ -73,7 +128,7 @@ def test_several_labels_one_of_which_no_row_has():
     given = torch.sigmoid(probed(3, flags, label, None)).numpy()
     standard = StandardScaler().fit_transform(EMBEDDINGS)
     for place in (0, 1):
-        expected = LogisticRegression(max_iter=1000).fit(standard, flags[:, place]).predict_proba(standard)[:, 1]
+        expected = logistic(flags[:, place], None).predict_proba(standard)[:, 1]
         np.testing.assert_allclose(given[:, place], expected, atol=2e-3)
     np.testing.assert_allclose(given[:, 2], 1 / 62, rtol=1e-5)
 

@@ -16,15 +16,29 @@ from featherfit.data.processors.several import Target
 ALPHAS = tuple(10.0 ** (power / 2) for power in range(9))
 """Strengths of ridge regression to choose from, 1 to 10,000."""
 
+STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-6, 1))
+"""Values of C of logistic regression to choose from, 0.001 to 1, which shrinks least."""
+
+_FOLDS = 5
+_CHOSEN_ON = 5000
+"""Most rows that C is chosen on: of many more than dimensions none is learned by heart."""
+
 
 def probe_head(
-    linear: nn.Linear, embeddings: np.ndarray, labels: np.ndarray, label: Target, weights: np.ndarray | None
+    linear: nn.Linear,
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    label: Target,
+    weights: np.ndarray | None,
+    *,
+    seen: bool = False,
 ) -> None:
     """Sets a head's weight and bias to a regularised linear fit, in place.
 
-    Logistic regression (C = 1), one for each of several labels, or ridge regression (alpha by leave-one-out, `ALPHAS`: with more
-    dimensions than rows a small one learns them by heart), on standardised embeddings; the standardisation is folded into
-    weight and bias. Quantiles start as the regression and the quantiles of its errors on rows it was not fitted to.
+    Logistic regression (C by cross-validation, `STRENGTHS`), one for each of several labels, or ridge regression (alpha by
+    leave-one-out, `ALPHAS`), on standardised embeddings: with as many dimensions as rows, little shrinkage learns the rows by
+    heart. The standardisation is folded into weight and bias. Quantiles start as the regression and the quantiles of its errors on
+    rows it was not fitted to.
 
     Args:
         linear: The head's layer, D to C outputs.
@@ -32,16 +46,17 @@ def probe_head(
         labels: What `label.encode` gave.
         label: Decides the model.
         weights: Weight of each row, (rows,), or None.
+        seen: The encoder has learnt from these very labels, so that rows held out would say nothing, and C is 1.
     """
     center, scale = embeddings.mean(0), embeddings.std(0) + 1e-6
     standard = (embeddings - center) / scale
     if label.numeric:
         coefficients, intercept = _ridge(standard, labels, label, weights)
     elif label.problem_type == "multilabel":
-        fits = [_flag(standard, column, weights) for column in labels.T]
+        fits = [_flag(standard, column, weights, seen=seen) for column in labels.T]
         coefficients, intercept = (np.concatenate(parts) for parts in zip(*fits, strict=True))
     else:
-        coefficients, intercept = _logistic(standard, labels, weights)
+        coefficients, intercept = _logistic(standard, labels, weights, seen=seen)
         if label.problem_type == "binary":
             # scikit-learn gives the difference of the two logits.
             coefficients = np.concatenate([-coefficients, coefficients]) / 2
@@ -77,15 +92,57 @@ def _held_out_errors(standard: np.ndarray, targets: np.ndarray, weights: np.ndar
     return errors
 
 
-def _logistic(standard: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _logistic(
+    standard: np.ndarray, labels: np.ndarray, weights: np.ndarray | None, *, seen: bool
+) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.linear_model import LogisticRegression
 
-    logistic = LogisticRegression(max_iter=1000).fit(standard, labels, weights)
+    strength = STRENGTHS[-1] if seen else _strength(standard, labels, weights)
+    logistic = LogisticRegression(C=strength, max_iter=1000).fit(standard, labels, weights)
     return logistic.coef_, logistic.intercept_
 
 
-def _flag(standard: np.ndarray, column: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _strength(standard: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> float:
+    """The C with the least log-loss on rows held out in turn, from the smallest on until one is worse.
+
+    It is the largest where a class has a single row, which cannot be held out.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+    from sklearn.model_selection import StratifiedKFold
+
+    if len(labels) > _CHOSEN_ON:
+        rows = np.random.default_rng(0).permutation(len(labels))[:_CHOSEN_ON]
+        standard, labels, weights = standard[rows], labels[rows], None if weights is None else weights[rows]
+    fewest = int(np.unique(labels, return_counts=True)[1].min())
+    if fewest < 2:
+        return STRENGTHS[-1]
+    every = np.ones(len(labels)) if weights is None else weights
+    folds = list(StratifiedKFold(min(_FOLDS, fewest), shuffle=True, random_state=0).split(standard, labels))
+
+    def loss(strength: float) -> float:
+        total = 0.0
+        for others, own in folds:
+            logistic = LogisticRegression(C=strength, max_iter=1000).fit(
+                standard[others], labels[others], every[others]
+            )
+            given = logistic.predict_proba(standard[own])
+            total += log_loss(labels[own], given, labels=logistic.classes_, sample_weight=every[own], normalize=False)
+        return total
+
+    best, least = STRENGTHS[0], loss(STRENGTHS[0])
+    for strength in STRENGTHS[1:]:
+        found = loss(strength)
+        if found > least:
+            break
+        best, least = strength, found
+    return best
+
+
+def _flag(
+    standard: np.ndarray, column: np.ndarray, weights: np.ndarray | None, *, seen: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """One of several labels; of one that all rows have, or none, only how frequent it is."""
     if len(np.unique(column)) > 1:
-        return _logistic(standard, column, weights)
+        return _logistic(standard, column, weights, seen=seen)
     return np.zeros((1, standard.shape[1])), logits_of(column[:1], 1 / (len(column) + 2))
