@@ -167,7 +167,7 @@ def read(folder: Path, name: str, rows: int) -> pd.DataFrame:
 
 def build(checkpoint: str, frame: pd.DataFrame, batch_size: int, forward: int) -> Setup:
     """The model of that name, trained with so many rows a step and a forward."""
-    sizes = {"env__batch_size": batch_size, "env__per_gpu_batch_size": forward}
+    sizes: dict[str, Any] = {"env__batch_size": batch_size, "env__per_gpu_batch_size": forward}
     if checkpoint == BASE:
         torch.manual_seed(0)
         return set_up(frame, E5_SMALL, architecture=BASE_ARCHITECTURE, **sizes)
