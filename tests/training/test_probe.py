@@ -80,6 +80,22 @@ def test_a_class_of_a_single_row():
     np.testing.assert_allclose(proba, expected, atol=2e-3)
 
 
+def test_a_class_too_rare_to_be_among_the_rows_looked_at():
+    """C is chosen on 5,000 rows, which seldom hold one of the two positive ones of 20,000."""
+    draw = np.random.default_rng(3)
+    seen = draw.normal(size=(20_000, 3)).astype(np.float32)
+    labels = np.zeros(len(seen), dtype=int)
+    labels[np.random.default_rng(0).permutation(len(seen))[-2:]] = 1
+    linear = Head(3, 2, seed=0).linear
+    probe_head(linear, seen, labels, LabelProcessor("binary", np.arange(2)), None)
+    with torch.no_grad():
+        proba = torch.softmax(linear(torch.from_numpy(seen)), 1)[:, 1]
+    standard = StandardScaler().fit_transform(seen)
+    np.testing.assert_allclose(
+        proba, LogisticRegression(max_iter=1000).fit(standard, labels).predict_proba(standard)[:, 1], atol=2e-3
+    )
+
+
 def test_classes_of_few_rows_are_not_learned_by_heart():
     """Of 200 dimensions and 100 rows, two dimensions tell the class; without shrinkage the loss is that of guessing, or worse."""
     draw = np.random.default_rng(2)

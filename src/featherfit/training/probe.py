@@ -105,7 +105,7 @@ def _logistic(
 def _strength(standard: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> float:
     """The C with the least log-loss on rows held out in turn, from the smallest on until one is worse.
 
-    It is the largest where a class has a single row, which cannot be held out.
+    It is the largest where that cannot be asked: a class has a single row, or the rows looked at are all of one class.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
@@ -114,8 +114,9 @@ def _strength(standard: np.ndarray, labels: np.ndarray, weights: np.ndarray | No
     if len(labels) > _CHOSEN_ON:
         rows = np.random.default_rng(0).permutation(len(labels))[:_CHOSEN_ON]
         standard, labels, weights = standard[rows], labels[rows], None if weights is None else weights[rows]
-    fewest = int(np.unique(labels, return_counts=True)[1].min())
-    if fewest < 2:
+    counts = np.unique(labels, return_counts=True)[1]
+    fewest = int(counts.min())
+    if fewest < 2 or len(counts) < 2:
         return STRENGTHS[-1]
     every = np.ones(len(labels)) if weights is None else weights
     folds = list(StratifiedKFold(min(_FOLDS, fewest), shuffle=True, random_state=0).split(standard, labels))
