@@ -22,9 +22,11 @@ BLURRED = SCORES + RANDOM.normal(scale=6, size=(60, 3))
 WEIGHTS = RANDOM.uniform(0.2, 3, size=60).astype(np.float32)
 
 
-def probed(outputs: int, labels: np.ndarray, label: Target, weights: np.ndarray | None) -> torch.Tensor:
+def probed(
+    outputs: int, labels: np.ndarray, label: Target, weights: np.ndarray | None, *, seen: bool = False
+) -> torch.Tensor:
     linear = Head(5, outputs, seed=0).linear
-    probe_head(linear, EMBEDDINGS, labels, label, weights)
+    probe_head(linear, EMBEDDINGS, labels, label, weights, seen=seen)
     with torch.no_grad():
         return linear(torch.from_numpy(EMBEDDINGS))
 
@@ -63,10 +65,7 @@ def test_classification(classes, weights):
 def test_an_encoder_that_has_seen_the_labels():
     """What it makes of rows held out would tell their classes too."""
     labels = SCORES.argmax(1)
-    linear = Head(5, 3, seed=0).linear
-    probe_head(linear, EMBEDDINGS, labels, LabelProcessor("multiclass", np.arange(3)), None, seen=True)
-    with torch.no_grad():
-        proba = torch.softmax(linear(torch.from_numpy(EMBEDDINGS)), 1)
+    proba = torch.softmax(probed(3, labels, LabelProcessor("multiclass", np.arange(3)), None, seen=True), 1)
     standard = StandardScaler().fit_transform(EMBEDDINGS)
     expected = LogisticRegression(C=1, max_iter=1000).fit(standard, labels).predict_proba(standard)
     np.testing.assert_allclose(proba, expected, atol=2e-3)

@@ -86,7 +86,7 @@ def _held_out_errors(standard: np.ndarray, targets: np.ndarray, weights: np.ndar
     from sklearn.model_selection import KFold
 
     errors = np.empty(len(targets))
-    for others, own in KFold(min(5, len(targets)), shuffle=True, random_state=0).split(standard):
+    for others, own in KFold(min(_FOLDS, len(targets)), shuffle=True, random_state=0).split(standard):
         ridge = Ridge(alpha).fit(standard[others], targets[others], None if weights is None else weights[others])
         errors[own] = targets[own] - ridge.predict(standard[own])
     return errors
@@ -109,27 +109,25 @@ def _strength(standard: np.ndarray, labels: np.ndarray, weights: np.ndarray | No
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
+    weights = np.ones(len(labels)) if weights is None else weights
     if len(labels) > _CHOSEN_ON:
         rows = np.random.default_rng(0).permutation(len(labels))[:_CHOSEN_ON]
-        standard, labels, weights = standard[rows], labels[rows], None if weights is None else weights[rows]
+        standard, labels, weights = standard[rows], labels[rows], weights[rows]
     counts = np.unique(labels, return_counts=True)[1]
     fewest = int(counts.min())
     if fewest < 2 or len(counts) < 2:
         return STRENGTHS[-1]
-    every = np.ones(len(labels)) if weights is None else weights
-    folds = list(StratifiedKFold(min(_FOLDS, fewest), shuffle=True, random_state=0).split(standard, labels))
+    how = {
+        "cv": StratifiedKFold(min(_FOLDS, fewest), shuffle=True, random_state=0),
+        "method": "predict_proba",
+        "params": {"sample_weight": weights},
+    }
 
     def loss(strength: float) -> float:
-        total = 0.0
-        for others, own in folds:
-            logistic = LogisticRegression(C=strength, max_iter=1000).fit(
-                standard[others], labels[others], every[others]
-            )
-            given = logistic.predict_proba(standard[own])
-            total += log_loss(labels[own], given, labels=logistic.classes_, sample_weight=every[own], normalize=False)
-        return total
+        given = cross_val_predict(LogisticRegression(C=strength, max_iter=1000), standard, labels, **how)
+        return log_loss(labels, given, sample_weight=weights)
 
     best, least = STRENGTHS[0], loss(STRENGTHS[0])
     for strength in STRENGTHS[1:]:
