@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from featherfit.startup import collection_paused
+from featherfit.startup import collection_paused, older_objects_spared
 
 
 def collections() -> int:
@@ -68,6 +68,49 @@ with collection_paused():
 assert gc.get_freeze_count() >= frozen - 100 > 0 and gc.isenabled()
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Loop:
+    """Refers to itself, so that only a collection frees it."""
+
+    def __init__(self, freed: list[str], name: str):
+        self.itself, self.freed, self.name = self, freed, name
+
+    def __del__(self):
+        self.freed.append(self.name)
+
+
+class TestOlderObjectsSpared:
+    def test_only_what_the_block_made_is_collected_in_it(self):
+        freed: list[str] = []
+        gc.collect()
+        with collection_paused():
+            Loop(freed, "before")
+            with older_objects_spared():
+                Loop(freed, "inside")
+                gc.collect()
+                assert freed == ["inside"]
+        gc.collect()
+        assert freed == ["inside", "before"]
+
+    def test_a_block_within_and_an_error(self):
+        with pytest.raises(ValueError), older_objects_spared():
+            with older_objects_spared():
+                pass
+            assert gc.get_freeze_count() > 0
+            raise ValueError
+        assert gc.get_freeze_count() == 0
+
+    def test_objects_frozen_by_the_caller_stay_frozen(self):
+        run(
+            "import gc\n"
+            "from featherfit.startup import older_objects_spared\n"
+            "gc.freeze()\n"
+            "frozen = gc.get_freeze_count()\n"
+            "with older_objects_spared():\n"
+            "    pass\n"
+            "assert gc.get_freeze_count() >= frozen - 100 > 0\n"
+        )
 
 
 WITHOUT_SCIPY = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from tiny_runs import architecture_without_files
 
@@ -28,6 +30,15 @@ def test_deeper_models_take_what_shallow_ones_foretell(model_type, checkpointing
     for one, other in zip(foretold, deep, strict=True):
         assert other.per_layer == 0  # measured at its own depth
         assert one.at(6) == pytest.approx(other.at(6), rel=0.02)
+
+
+def test_what_is_older_than_the_copies_is_not_gone_through(monkeypatch):
+    frozen = []
+    monkeypatch.setattr(
+        "featherfit.planning.calibrate.give_memory_back", lambda: frozen.append(gc.get_freeze_count() > 0)
+    )
+    memory_of(architecture_without_files("bert"), [Forward(ROWS, False)], depth=6, reorders=False, objective=OBJECTIVE)
+    assert frozen == [True, True] and gc.get_freeze_count() == 0
 
 
 def test_recomputing_and_longer_forwards():

@@ -20,6 +20,7 @@ from featherfit.data.processors.text import TokenizedRows
 from featherfit.models.build import MultiModalModel
 from featherfit.planning.copies import Architecture, small_copy, undisturbed
 from featherfit.planning.counting import peak_of
+from featherfit.startup import older_objects_spared
 from featherfit.training.loop import accumulate
 from featherfit.training.losses import Objective
 from featherfit.training.oom import give_memory_back
@@ -109,11 +110,12 @@ def _lines(
     depths = _DEPTHS if depth > max(_DEPTHS) else (depth,)
     found = []
     for layers in depths:
-        model = small_copy(architecture, layers, reorders=reorders)
-        with undisturbed():  # dropout draws
-            found.append(measure(model))
-        del model
-        give_memory_back()  # a layer that recomputes refers to itself
+        with older_objects_spared():
+            model = small_copy(architecture, layers, reorders=reorders)
+            with undisturbed():  # dropout draws
+                found.append(measure(model))
+            del model
+            give_memory_back()  # a layer that recomputes refers to itself
     if len(found) == 1:
         return [Line(value, 0.0) for value in found[0]]
     lines = []
