@@ -38,7 +38,7 @@ def older_objects_spared() -> Iterator[None]:
     """Runs a block whose full collections go through what it created, and through nothing older.
 
     Going through all that torch and transformers created takes 0.2 s each time. Where somebody keeps frozen objects, such as
-    a block around this one, everything is gone through as usual: they would be thawed with the rest.
+    a block around this one, nothing changes: they would be thawed with the rest.
     """
     if gc.get_freeze_count():
         yield
