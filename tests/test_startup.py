@@ -57,13 +57,14 @@ def test_state_is_what_it_was_after_an_error(enabled):
         gc.enable()
 
 
-def test_objects_frozen_by_the_caller_stay_frozen():
-    code = """
+@pytest.mark.parametrize("block", ["collection_paused", "older_objects_spared"])
+def test_objects_frozen_by_the_caller_stay_frozen(block):
+    code = f"""
 import gc
-from featherfit.startup import collection_paused
+from featherfit.startup import {block}
 gc.freeze()
 frozen = gc.get_freeze_count()
-with collection_paused():
+with {block}():
     pass
 assert gc.get_freeze_count() >= frozen - 100 > 0 and gc.isenabled()
 """
@@ -100,17 +101,6 @@ class TestOlderObjectsSpared:
             assert gc.get_freeze_count() > 0
             raise ValueError
         assert gc.get_freeze_count() == 0
-
-    def test_objects_frozen_by_the_caller_stay_frozen(self):
-        run(
-            "import gc\n"
-            "from featherfit.startup import older_objects_spared\n"
-            "gc.freeze()\n"
-            "frozen = gc.get_freeze_count()\n"
-            "with older_objects_spared():\n"
-            "    pass\n"
-            "assert gc.get_freeze_count() >= frozen - 100 > 0\n"
-        )
 
 
 WITHOUT_SCIPY = """
