@@ -10,7 +10,7 @@ from sklearn.metrics import mean_pinball_loss
 from torch.nn import functional
 
 from featherfit.config.dotted import build_config
-from featherfit.config.schema import LOSS_FUNCTIONS
+from featherfit.config.losses import LOSS_FUNCTIONS
 from featherfit.data.processors.label import LabelProcessor
 from featherfit.data.processors.several import SeveralLabels
 from featherfit.errors import ConfigError
